@@ -1,0 +1,131 @@
+"""Settings of the whole project; every one can be given by the environment or by a file ``.env``."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+from flashsale_project.secret_key import kept_secret_key
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.Env()
+environ.Env.read_env(BASE_DIR / ".env")
+
+
+def positive(name: str, default: int) -> int:
+    """A whole number above zero from the environment; `ImproperlyConfigured` names the wrong one."""
+    text = env.str(name, default=str(default)).strip()
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ImproperlyConfigured(f"{name} must be a whole number above zero, not {text!r}.")
+    return int(text)
+
+
+# Where the embedded database and other run-time files live.
+FLASHSALE_DATA_DIR = Path(env.str("FLASHSALE_DATA_DIR", default=str(BASE_DIR / ".flashsale"))).absolute()
+# A directory with the programs initdb and postgres; found by itself where it is not set.
+FLASHSALE_PG_BIN = Path(env.str("FLASHSALE_PG_BIN")) if env.str("FLASHSALE_PG_BIN", default="") else None
+
+# What new sales look like. Sales that exist keep what they were made with.
+FLASHSALE_ITEMS = positive("FLASHSALE_ITEMS", 10_000)
+FLASHSALE_USER_LIMIT = positive("FLASHSALE_USER_LIMIT", 10)
+FLASHSALE_CHECKOUT_TTL = positive("FLASHSALE_CHECKOUT_TTL", 60)  # seconds
+FLASHSALE_PERIOD = positive("FLASHSALE_PERIOD", 3600)  # seconds
+
+FLASHSALE_WORKERS = positive("FLASHSALE_WORKERS", min(4, os.cpu_count() or 1))
+
+DEBUG = env.bool("DEBUG", default=False)
+SECRET_KEY = env.str("SECRET_KEY", default="") or kept_secret_key(FLASHSALE_DATA_DIR)
+ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "flashsale_project",
+    "sales",
+]
+
+# For the admin alone: the sale's own calls pass through none of it (see handlers.py).
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "flashsale_project.urls"
+ASGI_APPLICATION = "flashsale_project.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+
+def database() -> dict[str, Any]:
+    """The database of ``DATABASE_URL``, else the embedded one, which starts at the first connection."""
+    if not env.str("DATABASE_URL", default=""):
+        return {
+            "ENGINE": "flashsale_project.embedded_backend",
+            "NAME": "flashsale",
+            "EMBEDDED_DATA_DIR": FLASHSALE_DATA_DIR,
+            "EMBEDDED_BIN_DIR": FLASHSALE_PG_BIN,
+        }
+    config: dict[str, Any] = env.db_url("DATABASE_URL")
+    if config["ENGINE"] != "django.db.backends.postgresql":
+        raise ImproperlyConfigured("DATABASE_URL must name a PostgreSQL database: postgresql://…")
+    return config
+
+
+DATABASES = {"default": database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {process} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": "INFO"},
+    "loggers": {
+        # A refusal is a normal answer, and so is a client's nonsense: neither is worth a line each.
+        "django.request": {"level": "ERROR"},
+        "django.security": {"level": "ERROR"},
+        "uvicorn": {"level": "ERROR"},
+        # The pool reports every attempt to connect; the service says once that the database is away.
+        "psycopg.pool": {"level": "ERROR"},
+    },
+}
