@@ -1,0 +1,61 @@
+"""Making sales: aligned to the wall clock, one after another, created ahead of their time."""
+
+from datetime import UTC, datetime, timedelta
+
+from django.db import connection, transaction
+
+from sales.codes import MAX_ITEMS
+from sales.conf import SaleOptions
+from sales.models import Sale
+
+_ITEMS = f"""
+    INSERT INTO sales_saleitem (id, sale_id, item_id, state, version)
+    SELECT %s::bigint * {MAX_ITEMS} + number, %s, number, 'available', 0
+    FROM generate_series(0, %s - 1) AS number
+"""  # noqa: S608
+
+
+def rotate(options: SaleOptions) -> list[Sale]:
+    """Make sure that the current and the next sale exist; return those made now.
+
+    Sales are aligned to multiples of ``options.period`` since the epoch (the UTC hour by default), as
+    far as the sales that exist leave room: whatever was made with another period goes on to its end.
+    Safe to repeat and to race. Time is the database's. Raises Django's database errors.
+    """
+    created = []
+    with transaction.atomic(), connection.cursor() as cursor:
+        # One at a time: whoever comes second finds what the first has made.
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('flashsale rotation'))")
+        cursor.execute("SELECT clock_timestamp()")
+        moment: datetime = cursor.fetchone()[0]
+        for _ in ("current", "next"):
+            sale = Sale.objects.at(moment).first()
+            if sale is None:
+                sale = create_sale(_next_to_be(moment, options))
+                created.append(sale)
+            moment = sale.ends_at
+    return created
+
+
+def create_sale(sale: Sale) -> Sale:
+    """Insert a sale with all its items. Raises Django's `IntegrityError` where it would overlap another."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        sale.save(force_insert=True)
+        cursor.execute(_ITEMS, [sale.pk, sale.pk, sale.items])
+    return sale
+
+
+def _next_to_be(moment: datetime, options: SaleOptions) -> Sale:
+    """A sale that holds this moment, cut where its neighbours leave less room than a period."""
+    number = int(moment.timestamp()) // options.period
+    starts_at = datetime.fromtimestamp(number * options.period, UTC)
+    ends_at = starts_at + timedelta(seconds=options.period)
+    before = Sale.objects.filter(ends_at__gt=starts_at, ends_at__lte=moment).order_by("ends_at").last()
+    after = Sale.objects.filter(starts_at__gt=moment, starts_at__lt=ends_at).order_by("starts_at").first()
+    return Sale(
+        starts_at=before.ends_at if before else starts_at,
+        ends_at=after.starts_at if after else ends_at,
+        items=options.items,
+        user_limit=options.user_limit,
+        checkout_ttl=options.checkout_ttl,
+    )
