@@ -1,0 +1,262 @@
+"""What one worker knows of a sale: pure state, no I/O, no await, no ORM.
+
+The truth is in the database; this is a cache of versioned rows. It learns rows in any order and any
+number of times (`Inventory.learn`): for each item the highest version wins. It is changed only by what
+was committed, so a batch that fails leaves nothing to roll back.
+"""
+
+import math
+import random
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import NamedTuple
+from uuid import UUID
+
+from sales.codes import new_code
+from sales.exceptions import AllHeld, InvalidParameter, ItemHeld, ItemSold, Paused, SoldOut, UserLimit
+
+AVAILABLE, HELD, SOLD, EXPIRED = range(4)
+"""States in memory. EXPIRED: a hold whose time is over and that nobody has swept yet, as far as we know."""
+
+EXPIRY_MARGIN = 0.02
+"""Seconds that memory lets a hold live on: our estimate of the database's clock is not exact, and a hold
+believed to be over too early costs a conflict, one believed to be over too late only a moment."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SaleFacts:
+    """One row of `Sale`; times are seconds since the epoch by the database's clock."""
+
+    id: int
+    starts_at: float
+    ends_at: float
+    items: int
+    user_limit: int
+    checkout_ttl: int
+    paused: bool
+
+
+class Stale(Exception):
+    """What was decided from memory did not hold in the database: decide again, memory is fresh now."""
+
+
+class ItemRow(NamedTuple):
+    """One row of `SaleItem` as the database has it; ``held_until`` is seconds since the epoch."""
+
+    item_id: int
+    version: int
+    state: int
+    user_id: int | None
+    held_until: float | None
+
+
+class Inventory:
+    """The items of one sale, as far as this worker knows."""
+
+    def __init__(self, sale: SaleFacts, rows: Iterable[ItemRow]) -> None:
+        self.sale = sale
+        self.sold = 0
+        self.held = 0
+        self._taken: dict[int, int] = {}
+        self._lapsed: dict[int, int] = {}  # users of EXPIRED items: the database still counts these
+        self._versions = array("i", bytes(4 * sale.items))
+        self._states = bytearray(sale.items)
+        self._users = array("q", bytes(8 * sale.items))
+        self._expiries: list[tuple[float, int, int]] = []
+        # Free items in random order, so that workers that know nothing of each other pick different
+        # ones, and the place of each in that list (-1: not in it), so that any can be taken out at once.
+        self._free = array("i", range(sale.items))
+        random.shuffle(self._free)
+        self._places = array("i", bytes(4 * sale.items))
+        for place, item_id in enumerate(self._free):
+            self._places[item_id] = place
+        self.learn(rows)
+
+    @property
+    def available(self) -> int:
+        """Items that are neither sold nor held, holds that are over included."""
+        return len(self._free)
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether there are holds that are over and, as far as we know, not swept yet."""
+        return bool(self._lapsed)
+
+    def version(self, item_id: int) -> int:
+        """The version that a free item has once its expired hold, if there is one, was swept."""
+        return self._versions[item_id] + (self._states[item_id] == EXPIRED)
+
+    def needs_sweep(self, user_id: int, item_id: int) -> bool:
+        """Whether this user can have this item only once an expired hold was swept in the database."""
+        return self._states[item_id] == EXPIRED or user_id in self._lapsed
+
+    def learn(self, rows: Iterable[ItemRow]) -> None:
+        """Take in rows as read from the database, or as written and committed there."""
+        versions, states, users, taken = self._versions, self._states, self._users, self._taken
+        for item_id, version, state, user_id, held_until in rows:
+            if version <= versions[item_id]:
+                continue
+            self._leave(item_id)
+            versions[item_id] = version
+            states[item_id] = state
+            if state == AVAILABLE:
+                self._put(item_id)
+                continue
+            assert user_id is not None
+            assert held_until is not None
+            users[item_id] = user_id
+            _count(taken, user_id, 1)
+            if state == SOLD:
+                self.sold += 1
+            else:
+                self.held += 1
+                heappush(self._expiries, (held_until, item_id, version))
+
+    def expire(self, now: float) -> None:
+        """Free the items whose hold is over at this time (seconds by the database's clock)."""
+        over = now - EXPIRY_MARGIN
+        while (first := self._first_expiry()) is not None and first[0] <= over:
+            item_id = first[1]
+            self._leave(item_id)
+            self._states[item_id] = EXPIRED
+            _count(self._lapsed, self._users[item_id], 1)
+            self._put(item_id)
+
+    def check(self, user_id: int, item_id: int | None, now: float) -> None:
+        """Refuse at once what cannot be granted now, as far as this worker knows.
+
+        ``item_id`` ``None`` asks for any free item. Raises the `Refusal`; changes nothing but what time
+        has freed.
+        """
+        if self._expiries and self._expiries[0][0] <= now - EXPIRY_MARGIN:
+            self.expire(now)
+        sale = self.sale
+        if sale.paused:
+            raise Paused
+        if item_id is None:
+            if not self._free:
+                self._refuse_all(now)
+        elif item_id >= sale.items:
+            raise InvalidParameter(f"item_id must be a whole number from 0 to {sale.items - 1}.")
+        elif (state := self._states[item_id]) == SOLD:
+            raise ItemSold
+        elif state == HELD:
+            raise ItemHeld
+        if self._taken.get(user_id, 0) >= sale.user_limit:
+            raise UserLimit
+
+    def taken(self, user_id: int) -> int:
+        """How many items this user holds and has bought."""
+        return self._taken.get(user_id, 0)
+
+    def free_item(self, place: int) -> int | None:
+        """The free item at this place of the random order, counted from its end; ``None`` past all."""
+        return self._free[-1 - place] if place < len(self._free) else None
+
+    def all_held(self, now: float) -> AllHeld:
+        """The refusal that says when the next hold expires (whole seconds, at least 1)."""
+        first = self._first_expiry()
+        wait = self.sale.checkout_ttl if first is None else first[0] + EXPIRY_MARGIN - now
+        return AllHeld(retry_after=max(1, math.ceil(wait)))
+
+    def _refuse_all(self, now: float) -> None:
+        if self.sold == self.sale.items:
+            raise SoldOut
+        raise self.all_held(now)
+
+    def _first_expiry(self) -> tuple[float, int, int] | None:
+        """The first hold to expire, once those that ended in another way are thrown out."""
+        expiries, versions, states = self._expiries, self._versions, self._states
+        while expiries:
+            _, item_id, version = expiries[0]
+            if versions[item_id] == version and states[item_id] == HELD:
+                return expiries[0]
+            heappop(expiries)
+        return None
+
+    def _put(self, item_id: int) -> None:
+        self._places[item_id] = len(self._free)
+        self._free.append(item_id)
+
+    def _leave(self, item_id: int) -> None:
+        """Take the item out of the counts of the state it is in."""
+        state = self._states[item_id]
+        if state == EXPIRED:
+            _count(self._lapsed, self._users[item_id], -1)
+        if state in (AVAILABLE, EXPIRED):
+            place, last = self._places[item_id], self._free.pop()
+            if last != item_id:
+                self._free[place] = last
+                self._places[last] = place
+            self._places[item_id] = -1
+            return
+        if state == SOLD:
+            self.sold -= 1
+        else:
+            self.held -= 1
+        _count(self._taken, self._users[item_id], -1)
+
+
+def _count(counts: dict[int, int], user_id: int, change: int) -> None:
+    """Change a user's count; users whose count is zero are not kept."""
+    if count := counts.get(user_id, 0) + change:
+        counts[user_id] = count
+    else:
+        del counts[user_id]
+
+
+@dataclass(eq=False, slots=True)
+class Hold:
+    """A hold that a batch means to take: an item at the version it was seen, for a user."""
+
+    item_id: int
+    version: int
+    user_id: int
+    code: UUID
+
+
+@dataclass(slots=True)
+class HoldBatch:
+    """The holds of one batch, decided on the inventory without changing it.
+
+    ``now`` is seconds by the database's clock. ``needs_sweep``: a hold here counts on another one being
+    over, so the sweep must run before the batch is saved.
+    """
+
+    inventory: Inventory
+    now: float
+    holds: dict[int, Hold] = field(default_factory=dict)
+    needs_sweep: bool = False
+    _wanted: dict[int, int] = field(default_factory=dict)
+    _place: int = 0
+
+    def hold(self, user_id: int, item_id: int | None) -> Hold:
+        """Add a hold for this user to the batch.
+
+        Raises the `Refusal`, or `Stale` where the sale has ended meanwhile; adds nothing then.
+        """
+        inventory = self.inventory
+        if self.now >= inventory.sale.ends_at:
+            raise Stale
+        inventory.check(user_id, item_id, self.now)
+        if item_id is None:
+            item_id = self._next_free()
+        elif item_id in self.holds:
+            raise ItemHeld
+        wanted = self._wanted.get(user_id, 0)
+        if wanted and inventory.taken(user_id) + wanted >= inventory.sale.user_limit:
+            raise UserLimit
+        self._wanted[user_id] = wanted + 1
+        self.needs_sweep = self.needs_sweep or inventory.needs_sweep(user_id, item_id)
+        hold = Hold(item_id, inventory.version(item_id), user_id, new_code(inventory.sale.id, item_id))
+        self.holds[item_id] = hold
+        return hold
+
+    def _next_free(self) -> int:
+        while (item_id := self.inventory.free_item(self._place)) is not None:
+            if item_id not in self.holds:
+                return item_id
+            self._place += 1
+        raise self.inventory.all_held(self.now)

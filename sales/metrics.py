@@ -1,0 +1,61 @@
+"""What this service counts, for ``/metrics`` and the status line: prometheus_client in multi-process mode.
+
+With ``PROMETHEUS_MULTIPROC_DIR`` in the environment every worker writes its own files there, and any
+process can add them up; without it the figures are those of this process.
+"""
+
+import os
+from functools import cache
+
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+_ANSWERS = Counter("flashsale_answers", "Answers to the calls of the sale.", ["call", "outcome"])
+BATCH_SIZE = Histogram(
+    "flashsale_batch_size",
+    "Operations saved in one batch.",
+    ["kind"],
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+)
+BATCH_SECONDS = Histogram(
+    "flashsale_batch_seconds",
+    "Seconds from a batch's first statement to its commit.",
+    ["kind"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
+)
+STALE = Counter("flashsale_stale", "Holds decided on a stale memory and decided again.")
+ITEMS = Gauge("flashsale_items", "Items of the current sale.", ["state"], multiprocess_mode="livemostrecent")
+SALE = Gauge("flashsale_sale", "Number of the current sale.", multiprocess_mode="livemostrecent")
+
+
+@cache
+def _answers(call: str, outcome: str) -> Counter:
+    return _ANSWERS.labels(call, outcome)
+
+
+def count_answer(call: str, outcome: str) -> None:
+    """Count one answer to this call: ``granted``, ``done``, or the reason of its refusal."""
+    _answers(call, outcome).inc()
+
+
+def registry() -> CollectorRegistry:
+    """A registry that adds up all worker processes, or the one of this process."""
+    if DIRECTORY_VARIABLE not in os.environ:
+        return REGISTRY
+    merged = CollectorRegistry()
+    multiprocess.MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
+    return merged
+
+
+def exposition() -> bytes:
+    """The metrics as Prometheus text. Reads files."""
+    return generate_latest(registry())

@@ -1,0 +1,333 @@
+"""All that one worker process owns: its connections, its inventories, its batches, its housekeeping."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.db import DatabaseError, connection
+
+from batching import KeyedProcessor
+from sales import metrics
+from sales.codes import place_of
+from sales.conf import SaleOptions
+from sales.exceptions import (
+    AlreadyPurchased,
+    CheckoutExpired,
+    DatabaseUnavailable,
+    NoSale,
+    Refusal,
+    UnknownCode,
+)
+from sales.inventory import Hold, HoldBatch, Inventory, SaleFacts, Stale
+from sales.rotation import rotate
+from sales.storage import Changed, Receipt, Storage
+
+logger = logging.getLogger(__name__)
+
+TICK = 0.5
+"""Seconds between two rounds of housekeeping: what other workers did is known after one of them."""
+
+ROTATION_MARGIN = 2.0
+"""Seconds before the end of the last known sale when the next one must exist at the latest."""
+
+SAVE_TIMEOUT = 5.0
+"""Seconds that saving a batch may take before its members are told that the database is away."""
+
+MAX_PENDING = 10_000
+"""Operations that may wait for a batch of one sale and kind before more are refused."""
+
+MAX_BATCH = 1_000
+"""Operations saved in one statement."""
+
+
+class DatabaseClock:
+    """The database's time by this process's monotonic clock: steps of the wall clock do not matter."""
+
+    def __init__(self) -> None:
+        self.offset = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """Seconds since the epoch, as the database would say."""
+        return time.monotonic() + self.offset
+
+
+@dataclass(eq=False, slots=True)
+class Settlement:
+    """One caller's wish to buy, or to give back, what a code holds."""
+
+    code: UUID
+
+
+SettlementBatch = list[Settlement]
+
+
+class Runtime:
+    """One worker's share of the service. Use it with ``async with``, in one event loop.
+
+    Opening it loads the sales where the database answers; where it does not, opening succeeds all the
+    same, and the sales are loaded as soon as it does (see `ready`). Closing it flushes what was accepted.
+    """
+
+    def __init__(self, conninfo: str, options: SaleOptions) -> None:
+        self.options = options
+        self.storage = Storage(conninfo)
+        self.clock = DatabaseClock()
+        self.inventories: dict[int, Inventory] = {}
+        self.draining = False
+        self.database_answers = False
+        self._marks: dict[int, int] = {}
+        self._swept_at = 0.0
+        self._stack = contextlib.AsyncExitStack()
+        self.checkouts = KeyedProcessor[int, HoldBatch](
+            self._load_holds,
+            self._save_holds,
+            min_duration=0,
+            max_duration=SAVE_TIMEOUT,
+            max_size=MAX_BATCH,
+            max_pending=MAX_PENDING,
+        )
+        self.purchases = KeyedProcessor[int, SettlementBatch](
+            self._load_settlements,
+            self._save_purchases,
+            min_duration=0,
+            max_duration=SAVE_TIMEOUT,
+            max_size=MAX_BATCH,
+            max_pending=MAX_PENDING,
+        )
+        self.releases = KeyedProcessor[int, SettlementBatch](
+            self._load_settlements,
+            self._save_releases,
+            min_duration=0,
+            max_duration=SAVE_TIMEOUT,
+            max_size=MAX_BATCH,
+            max_pending=MAX_PENDING,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self.storage)
+        await self._keep_house()
+        if self.database_answers:
+            with contextlib.suppress(DatabaseUnavailable):
+                # What a service that is gone has left behind, in sales that nobody watches any more.
+                self._learn(await self.storage.sweep())
+        housekeeping = asyncio.create_task(self._housekeeping(), name="housekeeping")
+        self._stack.push_async_callback(_cancelled, housekeeping)
+        for processor in (self.checkouts, self.purchases, self.releases):
+            await self._stack.enter_async_context(processor)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.draining = True
+        await self._stack.aclose()
+
+    # --- what services ask
+
+    @property
+    def ready(self) -> bool:
+        """Whether this worker can sell: the current sale is loaded, the database answers, no drain."""
+        return not self.draining and self.database_answers and self._current() is not None
+
+    def current(self) -> Inventory:
+        """The inventory of the current sale.
+
+        Raises `NoSale`, or `DatabaseUnavailable` where it may only be that it could not be loaded.
+        """
+        if (inventory := self._current()) is not None:
+            return inventory
+        raise NoSale if self.database_answers else DatabaseUnavailable
+
+    def next_starts_at(self) -> float | None:
+        """When the next sale starts, in seconds since the epoch; ``None`` where that is not known."""
+        now = self.clock.now()
+        starts = [i.sale.starts_at for i in self.inventories.values() if i.sale.starts_at > now]
+        current = self._current()
+        return min(starts, default=current.sale.ends_at if current else None)
+
+    def key_of(self, code: UUID) -> int:
+        """The sale whose batches a code belongs to; 0 for all that this worker has not loaded.
+
+        Raises `UnknownCode` for a UUID that cannot be one of our codes.
+        """
+        if (place := place_of(code)) is None:
+            raise UnknownCode
+        inventory = self.inventories.get(place[0])
+        if inventory is None:
+            return 0
+        if place[1] >= inventory.sale.items:
+            raise UnknownCode
+        return place[0]
+
+    # --- batches
+
+    async def _load_holds(self, sale_id: int) -> HoldBatch:
+        return HoldBatch(self.inventories[sale_id], self.clock.now())
+
+    async def _save_holds(self, sale_id: int, batch: HoldBatch) -> Mapping[Hold, Exception] | None:
+        inventory = batch.inventory
+        with metrics.BATCH_SECONDS.labels("checkout").time():
+            if batch.needs_sweep:
+                self._learn(await self.storage.sweep(sale_id))
+            granted = await self.storage.hold(inventory.sale, batch.holds.values())
+        metrics.BATCH_SIZE.labels("checkout").observe(len(batch.holds))
+        inventory.learn(granted.rows)
+        if not granted.stale:
+            return None
+        metrics.STALE.inc(len(granted.stale))
+        with contextlib.suppress(DatabaseUnavailable):  # the batch itself is committed
+            await self._refresh(inventory)
+        return {hold: Stale() for hold in granted.stale}
+
+    async def _load_settlements(self, key: int) -> SettlementBatch:
+        return []
+
+    async def _save_purchases(
+        self, key: int, batch: SettlementBatch
+    ) -> Mapping[Settlement, Exception] | None:
+        with metrics.BATCH_SECONDS.labels("purchase").time():
+            changed = await self.storage.purchase({settlement.code for settlement in batch})
+        metrics.BATCH_SIZE.labels("purchase").observe(len(batch))
+        self._learn(changed)
+        return await self._failures(batch, changed.codes)
+
+    async def _save_releases(self, key: int, batch: SettlementBatch) -> Mapping[Settlement, Exception] | None:
+        with metrics.BATCH_SECONDS.labels("release").time():
+            changed = await self.storage.release({settlement.code for settlement in batch})
+        metrics.BATCH_SIZE.labels("release").observe(len(batch))
+        self._learn(changed)
+        failures = await self._failures(batch, changed.codes)
+        # Giving back what was given back is no failure: the caller may not have had the first answer.
+        return {s: f for s, f in failures.items() if f.members.get("state") != "released"}
+
+    async def _failures(self, batch: SettlementBatch, done: Collection[UUID]) -> dict[Settlement, Refusal]:
+        """Why members of a batch did not get what they wanted: one code counts for one of them only."""
+        left = set(done)
+        failed = []
+        for settlement in batch:
+            if settlement.code in left:
+                left.remove(settlement.code)
+            else:
+                failed.append(settlement)
+        if not failed:
+            return {}
+        receipts = await self.storage.receipts({settlement.code for settlement in failed})
+        return {settlement: _why(receipts.get(settlement.code)) for settlement in failed}
+
+    def _learn(self, changed: Changed) -> None:
+        for sale_id, row in changed.rows:
+            if (inventory := self.inventories.get(sale_id)) is not None:
+                inventory.learn([row])
+
+    # --- housekeeping
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            await self._keep_house()
+
+    async def _keep_house(self) -> None:
+        """One round: the sales and the clock, the next sale, what others did, what is over."""
+        try:
+            await self._load_sales()
+            if self._covered_until() - self.clock.now() < max(self.options.period / 2, ROTATION_MARGIN):
+                await sync_to_async(_rotate)(self.options)
+                await self._load_sales()
+            now = self.clock.now()
+            started = [i for i in self.inventories.values() if i.sale.starts_at <= now]
+            for inventory in started:
+                await self._refresh(inventory)
+            if now - self._swept_at >= 1:
+                self._swept_at = now
+                for inventory in started:
+                    await self._sweep(inventory)
+        except (DatabaseUnavailable, DatabaseError) as error:
+            if self.database_answers:
+                logger.error("the database does not answer: %s", error.__cause__ or error)
+            self.database_answers = False
+        except Exception:
+            # This task must not die: the worker would grow stale without a word.
+            logger.exception("housekeeping failed")
+        else:
+            self.database_answers = True
+        if (current := self._current()) is not None:
+            metrics.SALE.set(current.sale.id)
+            for state in ("sold", "held", "available"):
+                metrics.ITEMS.labels(state).set(getattr(current, state))
+
+    async def _load_sales(self) -> None:
+        self.clock.offset, sales = await self.storage.sales()
+        for sale in sales:
+            if (inventory := self.inventories.get(sale.id)) is not None:
+                inventory.sale = sale
+            else:
+                self._marks[sale.id], rows = await self.storage.load(sale.id)
+                self.inventories[sale.id] = Inventory(sale, rows)
+        for gone in self.inventories.keys() - {sale.id for sale in sales}:
+            del self.inventories[gone], self._marks[gone]
+
+    async def _refresh(self, inventory: Inventory) -> None:
+        sale_id = inventory.sale.id
+        mark, rows = await self.storage.changes(sale_id, self._marks[sale_id])
+        inventory.learn(rows)
+        if sale_id in self._marks:
+            self._marks[sale_id] = mark
+
+    async def _sweep(self, inventory: Inventory) -> None:
+        inventory.expire(self.clock.now())
+        if inventory.has_expired:
+            inventory.learn(row for _, row in await self.storage.try_sweep(inventory.sale.id))
+
+    def _current(self) -> Inventory | None:
+        now = self.clock.now()
+        for inventory in self.inventories.values():
+            if inventory.sale.starts_at <= now < inventory.sale.ends_at:
+                return inventory
+        return None
+
+    def _covered_until(self) -> float:
+        """The end of the sales that follow each other without a gap from now on."""
+        until = self.clock.now()
+        for sale in sorted((i.sale for i in self.inventories.values()), key=_start):
+            if sale.starts_at <= until < sale.ends_at:
+                until = sale.ends_at
+        return until
+
+
+def _start(sale: SaleFacts) -> float:
+    return sale.starts_at
+
+
+def _rotate(options: SaleOptions) -> None:
+    try:
+        rotate(options)
+    finally:
+        connection.close()
+
+
+def _why(receipt: Receipt | None) -> Refusal:
+    """Why a code could not be settled."""
+    if receipt is None:
+        return UnknownCode()
+    if receipt.state == "purchased":
+        return AlreadyPurchased(receipt=receipt)
+    if receipt.state == "held":
+        # It could have been: the statement was lost, and so was what it would have done.
+        return DatabaseUnavailable()
+    return CheckoutExpired(state=receipt.state)
+
+
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,466 @@
+"""Rows to inventory, and changes to SQL: the only place that knows both.
+
+Every change is one statement for a whole batch, on asynchronous connections. Locks are taken in a fixed
+order everywhere (items by id, then allowances by user), so that batches that meet cannot deadlock. The
+database's clock alone decides what is over: ``now()``, the start of the transaction.
+"""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+from django.db import connections
+from django.db.models.functions import Now
+from psycopg.rows import namedtuple_row
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from batching.contrib.django import VersionedUpdate
+from sales.codes import place_of
+from sales.exceptions import DatabaseUnavailable
+from sales.inventory import AVAILABLE, HELD, Hold, ItemRow, SaleFacts
+from sales.models import SaleItem
+
+logger = logging.getLogger(__name__)
+
+CONNECTIONS = 8
+"""At most so many connections for each worker: a batch of each kind for two sales, and some reads."""
+
+CONNECT_TIMEOUT = 2.0
+"""Seconds that a batch waits for a connection before its members are told that there is none."""
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+_ITEM = """item_id, version, CASE state WHEN 'held' THEN 1 WHEN 'sold' THEN 2 ELSE 0 END,
+           user_id, extract(epoch FROM held_until)::float8"""
+
+_RECEIPT = """SELECT code, sale_id, item_id, user_id, created_at, expires_at, purchased_at,
+                     CASE WHEN state = 'held' AND expires_at <= now() THEN 'expired' ELSE state END AS state
+              FROM sales_checkout WHERE code = ANY(%s::uuid[])"""
+
+_SALE = """SELECT id, extract(epoch FROM starts_at)::float8 AS starts_at,
+                  extract(epoch FROM ends_at)::float8 AS ends_at,
+                  items, user_limit, checkout_ttl, paused FROM sales_sale"""
+
+# Five seconds more: for a hold taken in the last moment, and its sweep.
+_LIVE = """ WHERE ends_at + make_interval(secs => checkout_ttl + 5) > now()
+            AND starts_at <= coalesce(
+                (SELECT min(starts_at) FROM sales_sale WHERE starts_at > now()), now())"""
+
+# Rows that a transaction wrote which had not ended when the watermark was taken, or began later. Whatever
+# else was committed was seen then. Ages of transaction ids are compared, not the ids: those wrap around.
+_CHANGES = f"""
+    WITH mark AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS watermark)
+    SELECT mark.watermark, item.* FROM mark LEFT JOIN (
+        SELECT {_ITEM} FROM sales_saleitem
+        WHERE sale_id = %(sale)s AND age(xmin) <= age((%(since)s::bigint & 4294967295)::text::xid)
+    ) AS item ON true
+"""
+
+_LOAD = f"""
+    WITH mark AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS watermark)
+    SELECT mark.watermark, item.* FROM mark LEFT JOIN (
+        SELECT {_ITEM} FROM sales_saleitem WHERE sale_id = %(sale)s AND version > 0
+    ) AS item ON true
+"""
+
+_PURCHASE = """
+    WITH wanted AS MATERIALIZED (
+        SELECT * FROM unnest(%(ids)s::bigint[], %(codes)s::uuid[]) AS wanted (id, code)
+    ), locked AS MATERIALIZED (
+        SELECT item.id, item.code FROM sales_saleitem AS item
+        JOIN wanted USING (id, code)
+        JOIN sales_checkout AS checkout ON checkout.code = wanted.code AND checkout.state = 'held'
+        ORDER BY item.id FOR UPDATE OF item
+    ), sold AS (
+        UPDATE sales_saleitem AS item SET state = 'sold', purchased_at = now(), version = version + 1
+        FROM locked
+        WHERE item.id = locked.id AND item.code = locked.code
+          AND item.state = 'held' AND item.held_until > now()
+        RETURNING item.*
+    ), closed AS (
+        UPDATE sales_checkout AS checkout SET state = 'purchased', purchased_at = sold.purchased_at
+        FROM sold WHERE checkout.code = sold.code
+    )
+    SELECT code, sale_id, item_id, version, 2, user_id, extract(epoch FROM held_until)::float8 FROM sold
+"""
+
+# Gives items back, with what hangs on them: %s is where the rows come from.
+_GIVE_BACK = """
+    WITH {wanted} locked AS MATERIALIZED (
+        SELECT item.id, item.code, item.sale_id, item.user_id FROM sales_saleitem AS item {which}
+        ORDER BY item.id FOR UPDATE OF item {wait}
+    ), freed AS (
+        UPDATE sales_saleitem AS item
+        SET state = 'available', user_id = NULL, code = NULL, held_until = NULL, version = version + 1
+        FROM locked
+        WHERE item.id = locked.id AND item.code = locked.code
+          AND item.state = 'held' AND item.held_until {compared} now()
+        RETURNING item.item_id, item.version, locked.code, locked.sale_id, locked.user_id
+    ), closed AS (
+        UPDATE sales_checkout AS checkout SET state = '{state}' FROM freed WHERE checkout.code = freed.code
+    ), owed AS MATERIALIZED (
+        SELECT allowance.sale_id, allowance.user_id, back.items FROM sales_allowance AS allowance
+        JOIN (SELECT sale_id, user_id, count(*) AS items FROM freed GROUP BY sale_id, user_id) AS back
+            USING (sale_id, user_id)
+        ORDER BY allowance.sale_id, allowance.user_id FOR UPDATE OF allowance
+    ), returned AS (
+        UPDATE sales_allowance AS allowance SET taken = allowance.taken - owed.items
+        FROM owed WHERE allowance.sale_id = owed.sale_id AND allowance.user_id = owed.user_id
+    )
+    SELECT code, sale_id, item_id, version FROM freed
+"""
+
+_RELEASE = _GIVE_BACK.format(
+    wanted="""wanted AS MATERIALIZED (
+        SELECT * FROM unnest(%(ids)s::bigint[], %(codes)s::uuid[]) AS wanted (id, code)
+    ),""",
+    which="JOIN wanted USING (id, code)",
+    wait="",
+    compared=">",
+    state="released",
+)
+
+# A row that somebody is just changing is left to the next sweep.
+_SWEEP = _GIVE_BACK.format(
+    wanted="",
+    which="""WHERE item.state = 'held' AND item.held_until <= now()
+             AND (%(sale)s::bigint IS NULL OR item.sale_id = %(sale)s)""",
+    wait="SKIP LOCKED",
+    compared="<=",
+    state="expired",
+)
+
+
+class OverLimit(Exception):
+    """A batch would give a user more than the limit allows; the database refused all of it."""
+
+
+class Receipt(NamedTuple):
+    """A checkout as its user may see it; a hold whose time is over is ``expired``, swept or not."""
+
+    code: UUID
+    sale_id: int
+    item_id: int
+    user_id: int
+    created_at: datetime
+    expires_at: datetime
+    purchased_at: datetime | None
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What became of a batch of holds: the rows that were saved, and the holds that were not."""
+
+    rows: list[ItemRow]
+    stale: list[Hold]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The codes that a statement acted on, and the rows of their items, each with its sale's id."""
+
+    codes: set[UUID]
+    rows: list[tuple[int, ItemRow]]
+
+
+def connection_info() -> str:
+    """The connection string of Django's default database, for connections of our own."""
+    parameters = connections["default"].get_connection_params()
+    for name in ("cursor_factory", "context", "prepare_threshold", "client_encoding"):
+        parameters.pop(name, None)
+    return psycopg.conninfo.make_conninfo(**parameters)
+
+
+class Storage:
+    """The database of one worker. Use it with ``async with``.
+
+    Every method raises `DatabaseUnavailable` where the database does not answer or refuses, with the
+    driver's error chained; then nothing is known to have changed. Cancelling a method cancels its
+    statement; a write may have been committed all the same.
+    """
+
+    def __init__(self, conninfo: str) -> None:
+        self._pool = AsyncConnectionPool(
+            conninfo,
+            open=False,
+            min_size=2,
+            max_size=CONNECTIONS,
+            timeout=CONNECT_TIMEOUT,
+            # The pool doubles its pause with each failed attempt; giving up early resets it, so that a
+            # database that is back is found within seconds.
+            reconnect_timeout=3.0,
+            configure=_configure,
+            kwargs={"autocommit": True, "prepare_threshold": 2},
+        )
+
+    async def __aenter__(self) -> "Storage":
+        await self._pool.open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._pool.close()
+
+    # --- reads
+
+    async def sales(self) -> tuple[float, list[SaleFacts]]:
+        """The sales that a worker must know, and the seconds to add to `time.monotonic` for the
+        database's time.
+
+        Those are the sales that are not over, holds included, and of those to come the first.
+        """
+        async with self._connection() as connection:
+            before = time.monotonic()
+            cursor = await connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8")
+            after = time.monotonic()
+            (now,) = await cursor.fetchone() or (0.0,)
+            facts = connection.cursor(row_factory=namedtuple_row)
+            await facts.execute(_SALE + _LIVE)
+            return now - (before + after) / 2, [SaleFacts(**row._asdict()) for row in await facts.fetchall()]
+
+    async def sale(self, sale_id: int) -> tuple[SaleFacts, int, int] | None:
+        """Any sale, with its numbers of sold and held items (rows); ``None`` where there is none."""
+        async with self._connection() as connection:
+            facts = connection.cursor(row_factory=namedtuple_row)
+            await facts.execute(_SALE + " WHERE id = %s", [sale_id])
+            if (row := await facts.fetchone()) is None:
+                return None
+            cursor = await connection.execute(
+                """SELECT count(*) FILTER (WHERE state = 'sold'),
+                          count(*) FILTER (WHERE state = 'held' AND held_until > now())
+                   FROM sales_saleitem WHERE sale_id = %s""",
+                [sale_id],
+            )
+            sold, held = await cursor.fetchone() or (0, 0)
+            return SaleFacts(**row._asdict()), sold, held
+
+    async def load(self, sale_id: int) -> tuple[int, list[ItemRow]]:
+        """All items of a sale that were ever changed, and the watermark for `changes`."""
+        return await self._item_rows(_LOAD, {"sale": sale_id})
+
+    async def changes(self, sale_id: int, since: int) -> tuple[int, list[ItemRow]]:
+        """The items changed by what was committed after this watermark, and the next watermark.
+
+        Some may be known already: what overlaps is given twice rather than never.
+        """
+        return await self._item_rows(_CHANGES, {"sale": sale_id, "since": since})
+
+    async def receipts(self, codes: Collection[UUID]) -> dict[UUID, Receipt]:
+        """The checkouts of these codes, as far as they exist."""
+        async with self._connection() as connection:
+            cursor = await connection.execute(_RECEIPT, [list(codes)])
+            return {row[0]: Receipt(*row) for row in await cursor.fetchall()}
+
+    # --- writes
+
+    async def hold(self, sale: SaleFacts, holds: Collection[Hold]) -> Granted:
+        """Save holds in one transaction: items at the version seen, allowances, checkouts.
+
+        A hold is stale where its item was changed since, or where its user has reached the limit by
+        what other workers granted; the others are saved.
+        """
+        wanted = sorted(holds, key=lambda hold: hold.item_id)
+        stale: list[Hold] = []
+        update, statement = _hold_statement(sale.checkout_ttl)
+        while wanted:
+            parameters = update.parameters(
+                (SaleItem.id_of(sale.id, h.item_id), h.version, h.user_id, h.code) for h in wanted
+            )
+            try:
+                async with self._connection() as connection:
+                    cursor = await connection.execute(statement, [*parameters, sale.id, sale.id])
+                    rows = [ItemRow(*row) for row in await cursor.fetchall()]
+            except OverLimit:
+                # Rare: memory knows most of what users have. Once more without theirs.
+                over = await self._over_limit(sale.id, wanted)
+                stale += [hold for hold in wanted if hold.user_id in over]
+                wanted = [hold for hold in wanted if hold.user_id not in over]
+                continue
+            except DatabaseUnavailable as failure:
+                if not _is_lost(failure.__cause__):
+                    raise
+                rows = await self._look_up_holds(sale.id, wanted)
+            granted = {row.item_id for row in rows}
+            return Granted(rows, stale + [hold for hold in wanted if hold.item_id not in granted])
+        return Granted([], stale)
+
+    async def purchase(self, codes: Collection[UUID]) -> Changed:
+        """Sell the items that these codes hold, where the hold is not over, in one statement.
+
+        A code that is not among those returned was not bought now: `receipts` tells why.
+        """
+        codes = list(codes)
+        try:
+            async with self._connection() as connection:
+                cursor = await connection.execute(_PURCHASE, _ids_and_codes(codes))
+                rows = await cursor.fetchall()
+        except DatabaseUnavailable as failure:
+            if not _is_lost(failure.__cause__):
+                raise
+            rows = await self._look_up_purchases(codes)
+        return Changed(
+            {row[0] for row in rows},
+            [(row[1], ItemRow(*row[2:])) for row in rows],
+        )
+
+    async def release(self, codes: Collection[UUID]) -> Changed:
+        """Give back the items that these codes hold, and close their checkouts as released."""
+        return await self._give_back(_RELEASE, _ids_and_codes(list(codes)))
+
+    async def sweep(self, sale_id: int | None = None) -> Changed:
+        """Give back the items whose hold is over, of one sale or of all, and close their checkouts."""
+        return await self._give_back(_SWEEP, {"sale": sale_id})
+
+    async def try_sweep(self, sale_id: int) -> list[tuple[int, ItemRow]]:
+        """`sweep`, unless another worker is at it just now."""
+        async with self._connection() as connection, connection.transaction():
+            cursor = await connection.execute(
+                "SELECT pg_try_advisory_xact_lock(hashtext('flashsale sweep'), %s::integer)", [sale_id]
+            )
+            if not (await cursor.fetchone() or (False,))[0]:
+                return []
+            cursor = await connection.execute(_SWEEP, {"sale": sale_id})
+            return _freed(await cursor.fetchall()).rows
+
+    # ---
+
+    async def _give_back(self, statement: str, parameters: dict[str, Any]) -> Changed:
+        async with self._connection() as connection:
+            cursor = await connection.execute(statement, parameters)
+            return _freed(await cursor.fetchall())
+
+    async def _item_rows(self, statement: str, parameters: dict[str, Any]) -> tuple[int, list[ItemRow]]:
+        async with self._connection() as connection:
+            cursor = await connection.execute(statement, parameters, binary=True)
+            rows = await cursor.fetchall()
+            return rows[0][0], [ItemRow(*row[1:]) for row in rows if row[1] is not None]
+
+    async def _over_limit(self, sale_id: int, wanted: list[Hold]) -> set[int]:
+        """The users whom these holds would take over their limit."""
+        async with self._connection() as connection:
+            cursor = await connection.execute(
+                """SELECT wanted.user_id FROM sales_sale AS sale, unnest(%s::bigint[]) AS wanted (user_id)
+                   LEFT JOIN sales_allowance AS allowance
+                       ON allowance.user_id = wanted.user_id AND allowance.sale_id = %s
+                   WHERE sale.id = %s
+                   GROUP BY wanted.user_id, allowance.taken, sale.user_limit
+                   HAVING count(*) + coalesce(allowance.taken, 0) > sale.user_limit""",
+                [[hold.user_id for hold in wanted], sale_id, sale_id],
+            )
+            return {user_id for (user_id,) in await cursor.fetchall()}
+
+    async def _look_up_holds(self, sale_id: int, wanted: list[Hold]) -> list[ItemRow]:
+        """The connection was lost, perhaps during the commit: ask what became of the batch.
+
+        A batch is committed as a whole, so what is missing beside others was stale, not lost. Raises
+        `DatabaseUnavailable` where nothing was committed, or where it cannot be told.
+        """
+        ids = [SaleItem.id_of(sale_id, hold.item_id) for hold in wanted]
+        rows = await self._look_up(
+            f"""SELECT {_ITEM} FROM sales_saleitem
+                WHERE id = ANY(%(ids)s::bigint[]) AND code = ANY(%(codes)s::uuid[])""",
+            {"ids": ids, "codes": [hold.code for hold in wanted]},
+        )
+        return [ItemRow(*row) for row in rows]
+
+    async def _look_up_purchases(self, codes: list[UUID]) -> list[tuple[Any, ...]]:
+        """As `_look_up_holds`; a code that was bought before the batch counts as bought."""
+        return await self._look_up(
+            f"""SELECT code, sale_id, {_ITEM} FROM sales_saleitem
+                WHERE id = ANY(%(ids)s::bigint[]) AND code = ANY(%(codes)s::uuid[]) AND state = 'sold'""",
+            _ids_and_codes(codes),
+        )
+
+    async def _look_up(self, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        async with self._connection() as connection, connection.transaction():
+            # The server may still be at work on the lost transaction: locking its rows waits for its end.
+            await connection.execute(_LOCK_ITEMS, parameters)
+            rows = await (await connection.execute(statement, parameters)).fetchall()
+        if not rows:
+            raise DatabaseUnavailable
+        return rows
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except psycopg.errors.CheckViolation as error:
+            if error.diag.constraint_name != "allowance_within_limit":
+                logger.exception("a statement failed")
+                raise DatabaseUnavailable from error
+            raise OverLimit from error
+        except (psycopg.Error, OSError) as error:
+            if _is_lost(error):
+                # The others are most likely lost too: find out now, not one batch after the other.
+                await self._pool.check()
+            elif not isinstance(error, psycopg.OperationalError):
+                logger.exception("a statement failed")
+            raise DatabaseUnavailable from error
+
+
+_LOCK_ITEMS = "SELECT FROM sales_saleitem WHERE id = ANY(%(ids)s::bigint[]) ORDER BY id FOR UPDATE"
+
+
+@lru_cache
+def _hold_statement(checkout_ttl: int) -> tuple[VersionedUpdate, str]:
+    """The versioned bulk save of held items, with what depends on it in the same statement.
+
+    It takes the parameters of the save, then the sale twice. A user over the limit makes it fail as a whole.
+    """
+    update = SaleItem.objects.filter(state=SaleItem.State.AVAILABLE).versioned_update(
+        ["user_id", "code"],
+        returning=["item_id", "user_id", "code", "held_until"],
+        state=SaleItem.State.HELD,
+        held_until=Now() + timedelta(seconds=checkout_ttl),
+    )
+    return (
+        update,
+        f"""
+        WITH granted AS ({update.sql}), allowed AS (
+            INSERT INTO sales_allowance (sale_id, user_id, taken, user_limit)
+            SELECT sale.id, granted.user_id, count(*), sale.user_limit
+            FROM granted, sales_sale AS sale WHERE sale.id = %s
+            GROUP BY sale.id, granted.user_id ORDER BY granted.user_id
+            ON CONFLICT (sale_id, user_id) DO UPDATE
+            SET taken = sales_allowance.taken + excluded.taken, user_limit = excluded.user_limit
+        ), opened AS (
+            INSERT INTO sales_checkout (code, sale_id, item_id, user_id, created_at, expires_at, state)
+            SELECT code, %s, item_id, user_id, statement_timestamp(), held_until, 'held' FROM granted
+        )
+        SELECT item_id, version, {HELD}, user_id, extract(epoch FROM held_until)::float8 FROM granted
+    """,
+    )
+
+
+async def _configure(connection: Connection) -> None:
+    # Compiling a plan takes longer than any of our statements runs.
+    await connection.execute("SET timezone TO 'UTC'; SET jit TO off")
+
+
+def _is_lost(error: BaseException | None) -> bool:
+    """Whether the connection broke under a statement, so that its outcome is not known."""
+    return (
+        isinstance(error, psycopg.OperationalError)
+        and not isinstance(error, PoolTimeout | PoolClosed)
+        and (error.sqlstate is None or error.sqlstate.startswith(("08", "57P")))
+    )
+
+
+def _ids_and_codes(codes: list[UUID]) -> dict[str, Any]:
+    places = [place_of(code) for code in codes]
+    return {"ids": [SaleItem.id_of(*place) if place else None for place in places], "codes": codes}
+
+
+def _freed(rows: list[tuple[Any, ...]]) -> Changed:
+    """Rows of code, sale, item and version, of items that are available again."""
+    return Changed(
+        {row[0] for row in rows}, [(row[1], ItemRow(row[2], row[3], AVAILABLE, None, None)) for row in rows]
+    )

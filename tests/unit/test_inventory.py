@@ -1,0 +1,228 @@
+"""What one worker knows of a sale, and what it decides from that."""
+
+import random
+
+import pytest
+
+from sales.exceptions import (
+    AllHeld,
+    InvalidParameter,
+    ItemHeld,
+    ItemSold,
+    Paused,
+    Refusal,
+    SoldOut,
+    UserLimit,
+)
+from sales.inventory import (
+    AVAILABLE,
+    EXPIRY_MARGIN,
+    HELD,
+    SOLD,
+    Hold,
+    HoldBatch,
+    Inventory,
+    ItemRow,
+    SaleFacts,
+    Stale,
+)
+
+NOW = 1_000_000.0
+
+
+def facts(*, items: int = 5, user_limit: int = 2, paused: bool = False) -> SaleFacts:
+    return SaleFacts(
+        id=1,
+        starts_at=NOW - 100,
+        ends_at=NOW + 100,
+        items=items,
+        user_limit=user_limit,
+        checkout_ttl=60,
+        paused=paused,
+    )
+
+
+def held(item: int, version: int = 1, user: int = 1, until: float = NOW + 60) -> ItemRow:
+    return ItemRow(item, version, HELD, user, until)
+
+
+def sold(item: int, version: int = 2, user: int = 1) -> ItemRow:
+    return ItemRow(item, version, SOLD, user, NOW + 60)
+
+
+def free(item: int, version: int) -> ItemRow:
+    return ItemRow(item, version, AVAILABLE, None, None)
+
+
+def snapshot(inventory: Inventory) -> tuple[object, ...]:
+    """Everything that can be asked, for comparing before and after."""
+    items = range(inventory.sale.items)
+    return (
+        inventory.sold,
+        inventory.held,
+        inventory.available,
+        [inventory.version(item) for item in items],
+        sorted(inventory.free_item(place) for place in range(inventory.available)),  # type: ignore[type-var]
+        [inventory.taken(user) for user in range(10)],
+        inventory.has_expired,
+    )
+
+
+def test_a_new_sale_is_all_free() -> None:
+    inventory = Inventory(facts(), [])
+    assert (inventory.sold, inventory.held, inventory.available) == (0, 0, 5)
+
+
+def test_rows_are_learned_in_any_order_and_any_number_of_times() -> None:
+    history = [held(0), sold(0), held(1, user=2), free(1, 2), held(1, 3, user=3), held(2, user=1)]
+    expected = snapshot(Inventory(facts(), history))
+    assert expected[:3] == (1, 2, 2)
+    for seed in range(50):
+        rows = history * 2
+        random.Random(seed).shuffle(rows)
+        assert snapshot(Inventory(facts(), rows)) == expected
+
+
+def test_counts_of_users_follow_the_items() -> None:
+    inventory = Inventory(facts(), [held(0, user=7), sold(1, user=7), held(2, user=8)])
+    assert (inventory.taken(7), inventory.taken(8), inventory.taken(9)) == (2, 1, 0)
+    inventory.learn([free(0, 2)])
+    assert (inventory.taken(7), inventory.taken(8)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "user", "item", "refusal"),
+    [
+        ([held(0)], 9, 0, ItemHeld),
+        ([sold(0)], 9, 0, ItemSold),
+        ([held(0), held(1)], 1, 2, UserLimit),
+        ([held(0), sold(1)], 1, None, UserLimit),
+        ([sold(n, user=n) for n in range(5)], 9, None, SoldOut),
+        ([sold(n, user=n) for n in range(4)] + [held(4)], 9, None, AllHeld),
+        ([], 9, 5, InvalidParameter),
+        ([], 9, 10**20, InvalidParameter),
+    ],
+)
+def test_what_cannot_be_is_refused_and_changes_nothing(
+    rows: list[ItemRow], user: int, item: int | None, refusal: type[Refusal]
+) -> None:
+    inventory = Inventory(facts(), rows)
+    before = snapshot(inventory)
+    with pytest.raises(refusal):
+        inventory.check(user, item, NOW)
+    batch = HoldBatch(inventory, NOW)
+    with pytest.raises(refusal):
+        batch.hold(user, item)
+    assert batch.holds == {}
+    assert snapshot(inventory) == before
+
+
+def test_a_paused_sale_refuses_everybody() -> None:
+    with pytest.raises(Paused):
+        Inventory(facts(paused=True), []).check(1, 1, NOW)
+
+
+def test_all_held_says_when_the_next_hold_expires() -> None:
+    rows = [held(n, user=n, until=NOW + 10 + n) for n in range(5)]
+    inventory = Inventory(facts(), rows)
+    inventory.learn([free(0, 2), held(0, 3, user=9, until=NOW + 50)])  # the first to expire is gone
+    with pytest.raises(AllHeld) as refused:
+        inventory.check(9, None, NOW)
+    assert refused.value.retry_after == 12
+
+
+def test_an_expired_hold_is_free_at_the_version_that_the_sweep_will_give_it() -> None:
+    inventory = Inventory(facts(), [held(0, version=5, user=1, until=NOW + 10), held(1, user=1)])
+    inventory.expire(NOW + 10 + EXPIRY_MARGIN)
+    assert (inventory.held, inventory.available) == (1, 4)
+    assert inventory.taken(1) == 1
+    assert inventory.version(0) == 6
+    assert inventory.needs_sweep(user_id=2, item_id=0)
+    assert inventory.needs_sweep(user_id=1, item_id=4)
+    assert not inventory.needs_sweep(user_id=2, item_id=4)
+
+
+def test_a_hold_that_memory_believed_over_may_turn_out_sold() -> None:
+    inventory = Inventory(facts(), [held(0, version=5, user=1, until=NOW - 10)])
+    inventory.expire(NOW)
+    assert inventory.available == 5
+    inventory.learn([sold(0, version=6, user=1)])
+    assert (inventory.sold, inventory.available, inventory.taken(1)) == (1, 4, 1)
+    assert not inventory.has_expired
+
+
+def test_a_swept_hold_is_plainly_free() -> None:
+    inventory = Inventory(facts(), [held(0, version=5, until=NOW - 10)])
+    inventory.expire(NOW)
+    inventory.learn([free(0, 6)])
+    assert inventory.version(0) == 6
+    assert not inventory.has_expired
+    assert inventory.available == 5
+
+
+def test_a_hold_lives_to_its_end() -> None:
+    inventory = Inventory(facts(), [held(0, until=NOW + 10)])
+    inventory.expire(NOW + 9.999)
+    assert inventory.held == 1
+
+
+def test_a_batch_decides_on_itself_too_and_leaves_memory_alone() -> None:
+    inventory = Inventory(facts(), [])
+    before = snapshot(inventory)
+    batch = HoldBatch(inventory, NOW)
+    first = batch.hold(1, 0)
+    assert isinstance(first, Hold)
+    with pytest.raises(ItemHeld):
+        batch.hold(2, 0)
+    batch.hold(1, 1)
+    with pytest.raises(UserLimit):
+        batch.hold(1, 2)
+    assert sorted(batch.holds) == [0, 1]
+    assert snapshot(inventory) == before
+
+
+def test_any_item_gives_each_caller_another_until_none_is_left() -> None:
+    inventory = Inventory(facts(), [sold(3, user=9)])
+    batch = HoldBatch(inventory, NOW)
+    batch.hold(0, 2)
+    items = {batch.hold(user, None).item_id for user in range(1, 4)}
+    assert items == {0, 1, 4}
+    with pytest.raises(AllHeld):
+        batch.hold(5, None)
+
+
+def test_a_batch_says_whether_it_counts_on_an_expired_hold() -> None:
+    inventory = Inventory(facts(), [held(0, until=NOW - 10, user=3)])
+    batch = HoldBatch(inventory, NOW)
+    batch.hold(1, 1)
+    assert not batch.needs_sweep
+    assert batch.hold(1, 0).version == 2
+    assert batch.needs_sweep
+
+
+def test_a_batch_of_an_ended_sale_decides_nothing() -> None:
+    with pytest.raises(Stale):
+        HoldBatch(Inventory(facts(), []), NOW + 100).hold(1, 1)
+
+
+def test_random_walks_agree_with_a_plain_model() -> None:
+    for seed in range(30):
+        rng = random.Random(seed)
+        inventory = Inventory(facts(items=20, user_limit=100), [])
+        model: dict[int, ItemRow] = {}
+        for _ in range(300):
+            item = rng.randrange(20)
+            version = model[item].version + 1 if item in model else 1
+            row = rng.choice(
+                [held(item, version, rng.randrange(5)), sold(item, version), free(item, version)]
+            )
+            model[item] = row
+            inventory.learn([row])
+        rows = list(model.values())
+        assert inventory.sold == sum(row.state == SOLD for row in rows)
+        assert inventory.held == sum(row.state == HELD for row in rows)
+        assert inventory.available == 20 - inventory.sold - inventory.held
+        for user in range(5):
+            assert inventory.taken(user) == sum(row.user_id == user for row in rows)
+        free_items = {inventory.free_item(place) for place in range(inventory.available)}
+        assert free_items == set(range(20)) - {row.item_id for row in rows if row.state != AVAILABLE}
