@@ -1,0 +1,12 @@
+"""The paths of the project."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("", include("sales.urls")),
+    path("admin/", admin.site.urls),
+]
+
+handler404 = "sales.views.not_found"
+handler500 = "sales.views.failed"

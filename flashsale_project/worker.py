@@ -1,0 +1,122 @@
+"""One worker process: uvicorn on a listening socket that the supervisor keeps open over restarts.
+
+Run by the supervisor as ``python -m flashsale_project.worker LISTEN_FD CHANNEL_FD``. The channel tells
+the supervisor that the worker is ready; when it closes, the supervisor is gone and the worker stops.
+
+SIGTERM drains: new requests get ``503 draining``, accepted ones are answered, then the process ends.
+SIGHUP retires, for a successor on the same socket: open connections are served on, each until its next
+answer, which closes it; nobody is refused.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import django
+import uvicorn
+
+if TYPE_CHECKING:  # Django is set up when uvicorn imports the application
+    from sales.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+KEEP_ALIVE = 5
+"""Seconds that an idle connection is kept; so long retiring lasts at most, with a second to spare."""
+
+DRAIN = 0.5
+"""Seconds for which a stopping worker still takes connections and answers ``503 draining``, and then as
+long again for those that it has taken."""
+
+STOP_TIMEOUT = 10
+"""Seconds that requests under way may take once the worker has stopped listening."""
+
+
+class WorkerServer(uvicorn.Server):
+    """A uvicorn server that drains or retires instead of just closing its connections."""
+
+    def __init__(self, config: uvicorn.Config, channel: socket.socket) -> None:
+        super().__init__(config)
+        self._channel = channel
+        self._retiring = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Start to drain. Unlike uvicorn's own this does not raise the signal again: we exit with 0."""
+        self.should_exit = True
+
+    def retire(self, sig: int, frame: FrameType | None) -> None:
+        """Start to retire. A SIGTERM that comes meanwhile changes nothing: it is going already."""
+        self._retiring = self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn. Tells the supervisor that connections are served."""
+        await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._channel, self._supervisor_gone)
+        with contextlib.suppress(OSError):
+            self._channel.send(b"ready")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn when it is time to go."""
+        state = self.server_state
+        # From now on every answer closes its connection, so that no client's next request meets a
+        # connection which is just being closed.
+        state.default_headers = [*state.default_headers, (b"connection", b"close")]
+        for connection in state.connections:
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None and not cycle.response_complete:
+                cycle.keep_alive = False
+        runtime: Runtime = self.lifespan.state["runtime"]
+        if not self._retiring:
+            runtime.draining = True
+            await asyncio.sleep(DRAIN)
+        for server in self.servers:
+            server.close()
+        await self._until_idle(KEEP_ALIVE + 1 if self._retiring else DRAIN)
+        await super().shutdown(sockets)
+
+    async def _until_idle(self, timeout: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self.server_state.connections:  # noqa: ASYNC110  (uvicorn's set tells nobody)
+                    await asyncio.sleep(0.05)
+
+    def _supervisor_gone(self) -> None:
+        if not self._channel.recv(64):
+            asyncio.get_running_loop().remove_reader(self._channel)
+            logger.error("the supervisor is gone; stopping")
+            self.should_exit = True
+
+
+def main(listen_fd: int, channel_fd: int) -> None:
+    """Serve until a signal or the supervisor's end."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "flashsale_project.settings")
+    django.setup()
+    from flashsale_project.protocol import Protocol
+
+    channel = socket.socket(fileno=channel_fd)
+    channel.setblocking(False)
+    config = uvicorn.Config(
+        "flashsale_project.asgi:application",
+        http=Protocol,
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=STOP_TIMEOUT,
+    )
+    server = WorkerServer(config, channel)
+    signal.signal(signal.SIGHUP, server.retire)
+    server.run(sockets=[socket.socket(fileno=listen_fd)])
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,138 @@
+"""The certificate of a sale: its invariants, proven from its rows in one snapshot."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import connection, transaction
+
+from sales.models import Sale
+
+EXAMPLES = 5
+"""Offending rows that are shown for a broken invariant."""
+
+# Each query finds the rows that break the invariant, as readable text.
+INVARIANTS = {
+    "every item from 0 to N-1 exists once: sold + held + available = items": """
+        SELECT format('%%s items of %%s, numbered %%s to %%s',
+                      count(item_id), sale.items, min(item_id), max(item_id))
+        FROM sales_sale AS sale LEFT JOIN sales_saleitem AS item ON item.sale_id = sale.id
+        WHERE sale.id = %(sale)s GROUP BY sale.items
+        HAVING count(item_id) <> sale.items OR min(item_id) <> 0 OR max(item_id) <> sale.items - 1
+    """,
+    "an item is purchased at most once": """
+        SELECT format('item %%s was purchased %%s times', item_id, count(*))
+        FROM sales_checkout WHERE sale_id = %(sale)s AND state = 'purchased'
+        GROUP BY item_id HAVING count(*) > 1
+    """,
+    "every sold item has exactly its purchased checkout, of the same user": """
+        SELECT format('item %%s is sold to user %%s by %%s', item.item_id, item.user_id, item.code)
+        FROM sales_saleitem AS item WHERE sale_id = %(sale)s AND state = 'sold' AND NOT EXISTS (
+            SELECT FROM sales_checkout AS checkout
+            WHERE checkout.code = item.code AND checkout.state = 'purchased'
+              AND checkout.sale_id = item.sale_id AND checkout.item_id = item.item_id
+              AND checkout.user_id = item.user_id AND checkout.purchased_at = item.purchased_at)
+    """,
+    "every purchased checkout is of an item sold by it": """
+        SELECT format('checkout %%s of item %%s is purchased', checkout.code, checkout.item_id)
+        FROM sales_checkout AS checkout WHERE sale_id = %(sale)s AND state = 'purchased' AND NOT EXISTS (
+            SELECT FROM sales_saleitem AS item
+            WHERE item.sale_id = checkout.sale_id AND item.item_id = checkout.item_id
+              AND item.state = 'sold' AND item.code = checkout.code)
+    """,
+    "every held item has exactly its held checkout, of the same user and until the same time": """
+        SELECT format('item %%s is held by user %%s by %%s', item.item_id, item.user_id, item.code)
+        FROM sales_saleitem AS item WHERE sale_id = %(sale)s AND state = 'held' AND NOT EXISTS (
+            SELECT FROM sales_checkout AS checkout
+            WHERE checkout.code = item.code AND checkout.state = 'held'
+              AND checkout.sale_id = item.sale_id AND checkout.item_id = item.item_id
+              AND checkout.user_id = item.user_id AND checkout.expires_at = item.held_until)
+    """,
+    "every held checkout is of an item held by it": """
+        SELECT format('checkout %%s of item %%s is held', checkout.code, checkout.item_id)
+        FROM sales_checkout AS checkout WHERE sale_id = %(sale)s AND state = 'held' AND NOT EXISTS (
+            SELECT FROM sales_saleitem AS item
+            WHERE item.sale_id = checkout.sale_id AND item.item_id = checkout.item_id
+              AND item.state = 'held' AND item.code = checkout.code)
+    """,
+    "each user's allowance is what they hold and have bought": """
+        SELECT format('user %%s: allowance %%s, items %%s', user_id, coalesce(taken, 0), coalesce(items, 0))
+        FROM (SELECT user_id, taken FROM sales_allowance WHERE sale_id = %(sale)s) AS allowance
+        FULL JOIN (SELECT user_id, count(*) AS items FROM sales_saleitem
+                   WHERE sale_id = %(sale)s AND state <> 'available' GROUP BY user_id) AS owned
+            USING (user_id)
+        WHERE coalesce(taken, 0) <> coalesce(items, 0)
+    """,
+    "no user has more than the limit": """
+        SELECT format('user %%s has %%s of %%s', allowance.user_id, allowance.taken, sale.user_limit)
+        FROM sales_allowance AS allowance JOIN sales_sale AS sale ON sale.id = allowance.sale_id
+        WHERE sale.id = %(sale)s AND allowance.taken > sale.user_limit
+    """,
+    "no purchase after its hold expired": """
+        SELECT format('checkout %%s expired %%s, purchased %%s', code, expires_at, purchased_at)
+        FROM sales_checkout WHERE sale_id = %(sale)s AND state = 'purchased'
+          AND (purchased_at >= expires_at OR purchased_at < created_at)
+    """,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One invariant: how many rows break it, and some of them."""
+
+    invariant: str
+    broken: int
+    examples: list[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Certificate:
+    """What the rows of a sale prove at one moment; counts are items."""
+
+    sale: Sale
+    issued_at: datetime
+    sold: int
+    held: int
+    expired: int
+    available: int
+    users: int
+    findings: list[Finding]
+
+    @property
+    def holds(self) -> bool:
+        """Whether no invariant is broken."""
+        return not any(finding.broken for finding in self.findings)
+
+
+def certify(sale: Sale) -> Certificate:
+    """Check every invariant of a sale on one snapshot; the sale may be running.
+
+    Raises Django's database errors.
+    """
+    findings = []
+    with transaction.atomic(), connection.cursor() as cursor:
+        # The invariants must be judged on one and the same state.
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        cursor.execute(
+            """SELECT now(), count(*) FILTER (WHERE state = 'sold'),
+                      count(*) FILTER (WHERE state = 'held' AND held_until > now()),
+                      count(*) FILTER (WHERE state = 'held' AND held_until <= now()),
+                      count(*) FILTER (WHERE state = 'available'),
+                      count(DISTINCT user_id) FILTER (WHERE state = 'sold')
+               FROM sales_saleitem WHERE sale_id = %s""",
+            [sale.pk],
+        )
+        issued_at, sold, held, expired, available, users = cursor.fetchone()
+        for invariant, query in INVARIANTS.items():
+            cursor.execute(query, {"sale": sale.pk})
+            rows = [text for (text,) in cursor.fetchall()]
+            findings.append(Finding(invariant=invariant, broken=len(rows), examples=rows[:EXAMPLES]))
+    return Certificate(
+        sale=sale,
+        issued_at=issued_at,
+        sold=sold,
+        held=held,
+        expired=expired,
+        available=available,
+        users=users,
+        findings=findings,
+    )

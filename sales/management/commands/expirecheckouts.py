@@ -1,0 +1,31 @@
+"""``manage.py expirecheckouts``: holds whose time is over are given back once."""
+
+import asyncio
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from sales.exceptions import DatabaseUnavailable
+from sales.storage import Changed, Storage, connection_info
+
+
+class Command(BaseCommand):
+    """What a running service does by itself every second; for one that does not run."""
+
+    help = "Frees the items whose hold has expired, in all sales, once."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Free them. Raises `CommandError` where the database does not answer."""
+        try:
+            freed = asyncio.run(_sweep(connection_info()))
+        except DatabaseUnavailable as error:
+            raise CommandError(f"Nothing was freed: {error.__cause__ or error}") from error
+        if freed.rows:
+            self.stdout.write(f"{len(freed.rows):,} expired holds were given back.")
+        else:
+            self.stdout.write("Nothing to do: no hold has expired.")
+
+
+async def _sweep(conninfo: str) -> Changed:
+    async with Storage(conninfo) as storage:
+        return await storage.sweep()

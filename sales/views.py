@@ -1,0 +1,200 @@
+"""The HTTP API: parse, call the service, map the outcome."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import UUID
+
+from django.core.exceptions import SuspiciousOperation
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.views import defaults
+from django.views.decorators.csrf import csrf_exempt
+
+from sales import metrics, services
+from sales.codes import parse_code
+from sales.exceptions import AlreadyPurchased, InvalidParameter, Refusal
+from sales.runtime import Runtime
+from sales.services import MAX_USER_ID, SaleStatus
+from sales.storage import Receipt
+
+Handler = Callable[..., Awaitable[HttpResponse]]
+
+
+def api(**handlers: Handler) -> Callable[..., Coroutine[Any, Any, HttpResponseBase]]:
+    """One view for these methods: others get 405, and a `Refusal` becomes its problem document."""
+    by_method = {method.upper(): handler for method, handler in handlers.items()}
+    if "GET" in by_method:
+        by_method["HEAD"] = by_method["GET"]
+    allowed = ", ".join(sorted(by_method))
+
+    async def view(request: HttpRequest, **kwargs: str) -> HttpResponse:
+        if (handler := by_method.get(request.method or "")) is None:
+            response = problem(405, "method_not_allowed", f"This answers to {allowed}.")
+            response["Allow"] = allowed
+            return response
+        try:
+            return await handler(request, **kwargs)
+        except Refusal as refusal:
+            return refused(refusal)
+
+    return csrf_exempt(view)
+
+
+async def post_checkout(request: HttpRequest) -> HttpResponse:
+    """``POST /checkout?user_id=…[&item_id=…]``"""
+    user_id = _number(_parameter(request, "user_id"), "user_id")
+    item_id = _parameter(request, "item_id", required=False)
+    code = await services.checkout(
+        _runtime(request), user_id=user_id, item_id=None if item_id is None else _number(item_id, "item_id")
+    )
+    return HttpResponse(str(code), content_type="text/plain")
+
+
+async def post_purchase(request: HttpRequest) -> HttpResponse:
+    """``POST /purchase?code=…``"""
+    await services.purchase(_runtime(request), code=_code(_parameter(request, "code")))
+    return HttpResponse("purchased", content_type="text/plain")
+
+
+async def get_checkout(request: HttpRequest, *, code: str) -> HttpResponse:
+    """``GET /checkouts/<code>``: the receipt."""
+    return JsonResponse(_receipt(await services.receipt(_runtime(request), code=_code(code))))
+
+
+async def delete_checkout(request: HttpRequest, *, code: str) -> HttpResponse:
+    """``DELETE /checkouts/<code>``: the hold is given back."""
+    await services.release(_runtime(request), code=_code(code))
+    response = HttpResponse(status=204)
+    del response["Content-Type"]
+    return response
+
+
+async def get_sale(request: HttpRequest, *, sale_id: str | None = None) -> HttpResponse:
+    """``GET /sale`` and ``GET /sales/<id>``"""
+    number = None if sale_id is None else _number(sale_id, "The id of a sale")
+    return JsonResponse(_sale(await services.status(_runtime(request), sale_id=number)))
+
+
+async def get_healthz(request: HttpRequest) -> HttpResponse:
+    """``GET /healthz``: this process answers."""
+    return HttpResponse("ok", content_type="text/plain")
+
+
+async def get_readyz(request: HttpRequest) -> HttpResponse:
+    """``GET /readyz``: this process can sell."""
+    if _runtime(request).ready:
+        return HttpResponse("ready", content_type="text/plain")
+    return problem(503, "not_ready", "Not loaded yet, without a database, or stopping.", retry_after=1)
+
+
+async def get_metrics(request: HttpRequest) -> HttpResponse:
+    """``GET /metrics``, of all workers of this service."""
+    text = await asyncio.to_thread(metrics.exposition)
+    return HttpResponse(text, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Django's ``handler404``: a page for people in the admin, a problem document for programs."""
+    if request.path.startswith("/admin/"):
+        return defaults.page_not_found(request, exception)
+    return problem(404, "not_found", "There is nothing at this path.")
+
+
+def failed(request: HttpRequest) -> HttpResponseBase:
+    """Django's ``handler500``, likewise."""
+    if request.path.startswith("/admin/"):
+        return defaults.server_error(request)
+    return problem(500, "internal_error", "The service failed; the failure was logged.")
+
+
+def refused(refusal: Refusal) -> HttpResponse:
+    """A refusal in HTTP: the one place that maps it."""
+    members = dict(refusal.members)
+    if isinstance(refusal, AlreadyPurchased):
+        members["receipt"] = _receipt(members["receipt"])
+    return problem(refusal.status, refusal.reason, str(refusal), retry_after=refusal.retry_after, **members)
+
+
+def problem(
+    status: int, reason: str, detail: str, *, retry_after: int | None = None, **members: Any
+) -> HttpResponse:
+    """A problem document (RFC 9457) with a ``reason`` for programs; ``retry_after`` in seconds."""
+    document = {"title": reason.replace("_", " "), "status": status, "detail": detail, "reason": reason}
+    response = JsonResponse(document | members, status=status, content_type="application/problem+json")
+    if retry_after is not None:
+        response["Retry-After"] = str(retry_after)
+    # A refusal is a normal answer: Django would log each one as a warning.
+    response._has_been_logged = True  # type: ignore[attr-defined]
+    return response
+
+
+def _runtime(request: HttpRequest) -> Runtime:
+    """The runtime that the ASGI lifespan opened for this process."""
+    return cast(Runtime, cast(Any, request).scope["state"]["runtime"])
+
+
+def _parameter(request: HttpRequest, name: str, *, required: bool = True) -> Any:
+    """The one value of a query parameter; ``None`` where it is missing and may be."""
+    try:
+        values = request.GET.getlist(name)
+    except SuspiciousOperation:
+        raise InvalidParameter("There are too many parameters.") from None
+    if len(values) > 1:
+        raise InvalidParameter(f"{name} is given {len(values)} times.")
+    if values:
+        return values[0]
+    if required:
+        raise InvalidParameter(f"{name} is missing.")
+    return None
+
+
+def _number(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= MAX_USER_ID):
+        raise InvalidParameter(f"{name} must be a whole number from 0 to {MAX_USER_ID}.")
+    return int(text)
+
+
+def _code(text: str) -> UUID:
+    if (code := parse_code(text)) is None:
+        raise InvalidParameter("A checkout code is a UUID in its form of 36 characters.")
+    return code
+
+
+def _receipt(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "code": str(receipt.code),
+        "state": receipt.state,
+        "sale_id": receipt.sale_id,
+        "item_id": receipt.item_id,
+        "user_id": receipt.user_id,
+        "created_at": _iso(receipt.created_at),
+        "expires_at": _iso(receipt.expires_at),
+        "purchased_at": _iso(receipt.purchased_at),
+    }
+
+
+def _sale(status: SaleStatus) -> dict[str, Any]:
+    sale = status.sale
+    return {
+        "id": sale.id,
+        "starts_at": _iso(sale.starts_at),
+        "ends_at": _iso(sale.ends_at),
+        "items": sale.items,
+        "sold": status.sold,
+        "held": status.held,
+        "available": status.available,
+        "user_limit": sale.user_limit,
+        "checkout_ttl_seconds": sale.checkout_ttl,
+        "paused": sale.paused,
+        "next_starts_at": _iso(status.next_starts_at),
+    }
+
+
+def _iso(moment: datetime | float | None) -> str | None:
+    """ISO 8601 in UTC."""
+    if moment is None:
+        return None
+    if isinstance(moment, float):
+        moment = datetime.fromtimestamp(moment, UTC)
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
