@@ -1,0 +1,252 @@
+"""The database goes away: before a batch, in the middle of it, and between its commit and the answer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from sales import services
+from sales.conf import SaleOptions
+from sales.exceptions import AlreadyPurchased, DatabaseUnavailable, ItemHeld
+from sales.models import Sale
+from sales.runtime import Runtime
+from sales.storage import connection_info
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+
+class Proxy:
+    """Stands between a worker and its database, and cuts connections where it is told to.
+
+    ``cut``: "answer" passes the next request on and cuts the connection instead of its answer;
+    "request" cuts it instead of the request; "all" lets nobody in.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._database = (host, port)
+        self._links: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.cut: str | None = None
+        self.port = 0
+
+    async def __aenter__(self) -> "Proxy":
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._server.close()
+        self.close_all()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def close_all(self) -> None:
+        for writer in list(self._links):
+            writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.cut == "all":
+            writer.transport.abort()
+            return
+        theirs = await asyncio.open_connection(*self._database)
+        self._links |= {writer, theirs[1]}
+        for direction, source, sink in (("request", reader, theirs[1]), ("answer", theirs[0], writer)):
+            task = asyncio.create_task(self._pump(direction, source, sink, (writer, theirs[1])))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pump(
+        self,
+        direction: str,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        both: tuple[asyncio.StreamWriter, asyncio.StreamWriter],
+    ) -> None:
+        try:
+            while data := await source.read(65536):
+                if self.cut == direction:
+                    self.cut = None
+                    break
+                sink.write(data)
+        except OSError:
+            pass
+        for writer in both:
+            writer.transport.abort()
+            self._links.discard(writer)
+
+
+@pytest.fixture
+async def proxy(transactional_db: None) -> AsyncIterator[Proxy]:
+    info = psycopg.conninfo.conninfo_to_dict(connection_info())
+    async with Proxy(str(info["host"]), int(info["port"] or 5432)) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def worker(
+    sale: Sale, proxy: Proxy, options: SaleOptions, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Runtime]:
+    """A worker that reaches its database through the proxy only."""
+    monkeypatch.setattr("sales.runtime.TICK", 3600)
+    monkeypatch.setattr("sales.storage.CONNECT_TIMEOUT", 1.0)
+    conninfo = psycopg.conninfo.make_conninfo(
+        connection_info(), host="127.0.0.1", port=proxy.port, application_name="worker"
+    )
+    async with Runtime(conninfo, options) as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def stored(sql: Sql) -> Callable[[], Awaitable[list[tuple[Any, ...]]]]:
+    """What the database has, asked past the proxy."""
+
+    async def ask() -> list[tuple[Any, ...]]:
+        return await asyncio.to_thread(sql, "SELECT code, state FROM sales_checkout")
+
+    return ask
+
+
+async def counts(worker: Runtime) -> tuple[int, int, int]:
+    status = await services.status(worker)
+    return status.sold, status.held, status.available
+
+
+async def until_it_works(call: Callable[[], Awaitable[Any]]) -> Any:
+    """Repeat a call until the database is reached again; it must not take a restart."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await call()
+            except DatabaseUnavailable:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_checkout_whose_answer_was_cut_off_is_found_committed(
+    worker: Runtime, proxy: Proxy, stored: Any
+) -> None:
+    proxy.cut = "answer"
+    code = await services.checkout(worker, user_id=1, item_id=5)
+    assert await stored() == [(code, "held")]
+    assert await counts(worker) == (0, 1, 99)
+    await services.purchase(worker, code=code)
+
+
+async def test_a_purchase_whose_answer_was_cut_off_is_found_committed(
+    worker: Runtime, proxy: Proxy, stored: Any
+) -> None:
+    code = await services.checkout(worker, user_id=1, item_id=5)
+    proxy.cut = "answer"
+    await services.purchase(worker, code=code)
+    assert await stored() == [(code, "purchased")]
+    assert await counts(worker) == (1, 0, 99)
+    with pytest.raises(AlreadyPurchased):
+        await services.purchase(worker, code=code)
+
+
+async def test_a_whole_batch_whose_answer_was_cut_off_gets_each_its_own(
+    worker: Runtime, proxy: Proxy, stored: Any
+) -> None:
+    proxy.cut = "answer"
+    codes = await asyncio.gather(*(services.checkout(worker, user_id=n, item_id=n) for n in range(20)))
+    assert sorted(await stored()) == sorted((code, "held") for code in codes)
+
+
+async def test_a_checkout_that_never_arrived_is_refused_and_holds_nothing(
+    worker: Runtime, proxy: Proxy, stored: Any
+) -> None:
+    proxy.cut = "request"
+    with pytest.raises(DatabaseUnavailable) as refused:
+        await services.checkout(worker, user_id=1, item_id=5)
+    assert (refused.value.status, refused.value.retry_after) == (503, 1)
+    assert await stored() == []
+    assert await counts(worker) == (0, 0, 100)
+    await until_it_works(lambda: services.checkout(worker, user_id=1, item_id=5))
+
+
+async def test_a_purchase_that_never_arrived_can_be_repeated(
+    worker: Runtime, proxy: Proxy, stored: Any
+) -> None:
+    code = await services.checkout(worker, user_id=1, item_id=5)
+    proxy.cut = "request"
+    with pytest.raises(DatabaseUnavailable):
+        await services.purchase(worker, code=code)
+    assert await stored() == [(code, "held")]
+    await until_it_works(lambda: services.purchase(worker, code=code))
+    assert await stored() == [(code, "purchased")]
+
+
+async def test_a_database_that_is_away_refuses_and_comes_back_without_a_restart(
+    worker: Runtime, proxy: Proxy, stored: Any
+) -> None:
+    held = await services.checkout(worker, user_id=1, item_id=5)
+    proxy.cut = "all"
+    proxy.close_all()
+    for call in (
+        lambda: services.checkout(worker, user_id=2, item_id=6),
+        lambda: services.purchase(worker, code=held),
+        lambda: services.release(worker, code=held),
+        lambda: services.receipt(worker, code=held),
+    ):
+        with pytest.raises(DatabaseUnavailable):
+            await call()
+    await worker._keep_house()
+    assert not worker.ready
+    with pytest.raises(ItemHeld):  # memory still refuses what it knows
+        await services.checkout(worker, user_id=2, item_id=5)
+    assert await counts(worker) == (0, 1, 99)
+    assert await stored() == [(held, "held")]
+
+    proxy.cut = None
+    await until_it_works(lambda: services.purchase(worker, code=held))
+    await until_it_works(lambda: services.checkout(worker, user_id=2, item_id=6))
+    await worker._keep_house()
+    assert worker.ready
+
+
+async def test_a_server_that_ends_all_sessions_is_survived(worker: Runtime, sql: Sql, stored: Any) -> None:
+    await services.checkout(worker, user_id=1, item_id=5)
+    await asyncio.to_thread(
+        sql,
+        """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+           WHERE datname = current_database() AND application_name = 'worker'""",
+    )
+    code = await until_it_works(lambda: services.checkout(worker, user_id=2, item_id=6))
+    assert (code, "held") in await stored()
+
+
+async def test_a_worker_that_starts_without_a_database_serves_once_it_is_there(
+    sale: Sale, proxy: Proxy, options: SaleOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sales.runtime.TICK", 0.05)
+    monkeypatch.setattr("sales.storage.CONNECT_TIMEOUT", 0.5)
+    conninfo = psycopg.conninfo.make_conninfo(connection_info(), host="127.0.0.1", port=proxy.port)
+    proxy.cut = "all"
+    async with Runtime(conninfo, options) as worker:
+        assert not worker.ready
+        with pytest.raises(DatabaseUnavailable):
+            await services.checkout(worker, user_id=1)
+        proxy.cut = None
+        async with asyncio.timeout(20):
+            while not worker.ready:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await services.checkout(worker, user_id=1)
+
+
+async def test_a_constraint_that_refuses_a_batch_fails_it_and_the_next_works(
+    worker: Runtime, sql: Sql, stored: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug, or an operator at work in the tables: no caller is told anything but the truth."""
+    await asyncio.to_thread(
+        sql, "ALTER TABLE sales_saleitem ADD CONSTRAINT trouble CHECK (user_id IS DISTINCT FROM 13)"
+    )
+    try:
+        calls = (services.checkout(worker, user_id=n, item_id=n) for n in (12, 13, 14))
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(end) for end in ends} == {DatabaseUnavailable}
+        assert await stored() == []
+        assert await counts(worker) == (0, 0, 100)
+        assert "trouble" in caplog.text
+        await services.checkout(worker, user_id=12, item_id=12)
+    finally:
+        await asyncio.to_thread(sql, "ALTER TABLE sales_saleitem DROP CONSTRAINT trouble")
