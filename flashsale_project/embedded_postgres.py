@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 USER = "flashsale"
 DATABASE = "flashsale"
-MAX_CONNECTIONS = 100
+MAX_CONNECTIONS = 300  # more than the largest number of workers can open
 
 # Below the range from which kernels take the ports of outgoing connections: no client of another program gets
 # ours while the server restarts, and no client of ours that reconnects in a loop connects to itself.

@@ -3,6 +3,9 @@
 from django.contrib import admin
 from django.urls import include, path
 
+admin.site.site_header = admin.site.site_title = "Flash sale"
+admin.site.site_url = "/sale"
+
 urlpatterns = [
     path("", include("sales.urls")),
     path("admin/", admin.site.urls),

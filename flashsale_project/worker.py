@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -97,6 +98,9 @@ def main(listen_fd: int, channel_fd: int) -> None:
     """Serve until a signal or the supervisor's end."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "flashsale_project.settings")
     django.setup()
+    # Each client is a file descriptor, and the usual soft limit of 1,024 is no crowd.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     from flashsale_project.protocol import Protocol
 
     channel = socket.socket(fileno=channel_fd)

@@ -198,7 +198,7 @@ class Storage:
             # database that is back is found within seconds.
             reconnect_timeout=3.0,
             configure=_configure,
-            kwargs={"autocommit": True, "prepare_threshold": 2},
+            kwargs={"autocommit": True, "prepare_threshold": 2, "application_name": "flashsale worker"},
         )
 
     async def __aenter__(self) -> "Storage":

@@ -90,9 +90,7 @@ async def worker(
     """A worker that reaches its database through the proxy only."""
     monkeypatch.setattr("sales.runtime.TICK", 3600)
     monkeypatch.setattr("sales.storage.CONNECT_TIMEOUT", 1.0)
-    conninfo = psycopg.conninfo.make_conninfo(
-        connection_info(), host="127.0.0.1", port=proxy.port, application_name="worker"
-    )
+    conninfo = psycopg.conninfo.make_conninfo(connection_info(), host="127.0.0.1", port=proxy.port)
     async with Runtime(conninfo, options) as runtime:
         yield runtime
 
@@ -209,7 +207,7 @@ async def test_a_server_that_ends_all_sessions_is_survived(worker: Runtime, sql:
     await asyncio.to_thread(
         sql,
         """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-           WHERE datname = current_database() AND application_name = 'worker'""",
+           WHERE datname = current_database() AND application_name = 'flashsale worker'""",
     )
     code = await until_it_works(lambda: services.checkout(worker, user_id=2, item_id=6))
     assert (code, "held") in await stored()

@@ -32,7 +32,7 @@ from sales.rotation import rotate
 BIND_TIMEOUT = 3.0
 """Seconds to wait for a port that is taken: the workers of a killed service need a moment to leave it."""
 
-MAX_WORKERS = 64
+MAX_WORKERS = 32
 
 MEANINGS = {
     "items": "items of each new sale",
