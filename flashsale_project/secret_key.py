@@ -1,7 +1,9 @@
 """The secret key of an installation that was given none: made once, kept in the data directory."""
 
+import contextlib
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 
@@ -12,15 +14,14 @@ def kept_secret_key(data_dir: Path) -> str:
     """
     path = data_dir / "secret_key"
     if not path.exists():
-        data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        draft = path.with_name(f"secret_key.{os.getpid()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(50))
+        data_dir.mkdir(parents=True, exist_ok=True)
+        descriptor, draft = tempfile.mkstemp(prefix="secret_key.", dir=data_dir)
         try:
-            os.link(draft, path)  # fails where another process was first: all read the same key
-        except FileExistsError:
-            pass
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(50))
+            # A link, not a rename: it fails where another was first, and so all read the same key.
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)
         finally:
-            draft.unlink()
+            os.unlink(draft)
     return path.read_text()
