@@ -37,8 +37,8 @@ TICK = 0.5
 ROTATION_MARGIN = 2.0
 """Seconds before the end of the last known sale when the next one must exist at the latest."""
 
-SAVE_TIMEOUT = 5.0
-"""Seconds that saving a batch may take before its members are told that the database is away."""
+SAVE_TIMEOUT = 15.0
+"""Seconds after which the saving of a batch is cancelled, should all time limits of the storage fail."""
 
 MAX_PENDING = 10_000
 """Operations that may wait for a batch of one sale and kind before more are refused."""

@@ -5,7 +5,11 @@ order everywhere (items by id, then allowances by user), so that batches that me
 database's clock alone decides what is over: ``now()``, the start of the transaction.
 """
 
+import asyncio
+import contextlib
 import logging
+import os
+import socket
 import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -34,6 +38,12 @@ CONNECTIONS = 8
 
 CONNECT_TIMEOUT = 2.0
 """Seconds that a batch waits for a connection before its members are told that there is none."""
+
+STATEMENT_TIMEOUT = 3.0
+"""Seconds that a connection may be used for one batch or read before it is given up as lost."""
+
+BULK_TIMEOUT = 60.0
+"""The same for what goes through all rows of a sale, or of all sales."""
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -198,7 +208,12 @@ class Storage:
             # database that is back is found within seconds.
             reconnect_timeout=3.0,
             configure=_configure,
-            kwargs={"autocommit": True, "prepare_threshold": 2, "application_name": "flashsale worker"},
+            kwargs={
+                "autocommit": True,
+                "prepare_threshold": 2,
+                "application_name": "flashsale worker",
+                "connect_timeout": 2,
+            },
         )
 
     async def __aenter__(self) -> "Storage":
@@ -243,7 +258,7 @@ class Storage:
 
     async def load(self, sale_id: int) -> tuple[int, list[ItemRow]]:
         """All items of a sale that were ever changed, and the watermark for `changes`."""
-        return await self._item_rows(_LOAD, {"sale": sale_id})
+        return await self._item_rows(_LOAD, {"sale": sale_id}, bulk=True)
 
     async def changes(self, sale_id: int, since: int) -> tuple[int, list[ItemRow]]:
         """The items changed by what was committed after this watermark, and the next watermark.
@@ -316,7 +331,7 @@ class Storage:
 
     async def sweep(self, sale_id: int | None = None) -> Changed:
         """Give back the items whose hold is over, of one sale or of all, and close their checkouts."""
-        return await self._give_back(_SWEEP, {"sale": sale_id})
+        return await self._give_back(_SWEEP, {"sale": sale_id}, bulk=True)
 
     async def try_sweep(self, sale_id: int) -> list[tuple[int, ItemRow]]:
         """`sweep`, unless another worker is at it just now."""
@@ -331,13 +346,15 @@ class Storage:
 
     # ---
 
-    async def _give_back(self, statement: str, parameters: dict[str, Any]) -> Changed:
-        async with self._connection() as connection:
+    async def _give_back(self, statement: str, parameters: dict[str, Any], *, bulk: bool = False) -> Changed:
+        async with self._connection(bulk=bulk) as connection:
             cursor = await connection.execute(statement, parameters)
             return _freed(await cursor.fetchall())
 
-    async def _item_rows(self, statement: str, parameters: dict[str, Any]) -> tuple[int, list[ItemRow]]:
-        async with self._connection() as connection:
+    async def _item_rows(
+        self, statement: str, parameters: dict[str, Any], *, bulk: bool = False
+    ) -> tuple[int, list[ItemRow]]:
+        async with self._connection(bulk=bulk) as connection:
             cursor = await connection.execute(statement, parameters, binary=True)
             rows = await cursor.fetchall()
             return rows[0][0], [ItemRow(*row[1:]) for row in rows if row[1] is not None]
@@ -388,10 +405,17 @@ class Storage:
         return rows
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Connection]:
+    async def _connection(self, *, bulk: bool = False) -> AsyncIterator[Connection]:
         try:
             async with self._pool.connection() as connection:
-                yield connection
+                # Hanging up, not cancelling: a server that does not answer does not cancel either.
+                loop = asyncio.get_running_loop()
+                limit = BULK_TIMEOUT if bulk else STATEMENT_TIMEOUT
+                watchdog = loop.call_later(limit, _hang_up, connection)
+                try:
+                    yield connection
+                finally:
+                    watchdog.cancel()
         except psycopg.errors.CheckViolation as error:
             if error.diag.constraint_name != "allowance_within_limit":
                 logger.exception("a statement failed")
@@ -399,8 +423,8 @@ class Storage:
             raise OverLimit from error
         except (psycopg.Error, OSError) as error:
             if _is_lost(error):
-                # The others are most likely lost too: find out now, not one batch after the other.
-                await self._pool.check()
+                # The others are most likely lost too: better new ones than one batch after the other.
+                await self._pool.drain()
             elif not isinstance(error, psycopg.OperationalError):
                 logger.exception("a statement failed")
             raise DatabaseUnavailable from error
@@ -443,6 +467,14 @@ def _hold_statement(checkout_ttl: int) -> tuple[VersionedUpdate, str]:
 async def _configure(connection: Connection) -> None:
     # Compiling a plan takes longer than any of our statements runs.
     await connection.execute("SET timezone TO 'UTC'; SET jit TO off")
+
+
+def _hang_up(connection: Connection) -> None:
+    with (
+        contextlib.suppress(OSError, psycopg.Error),
+        socket.socket(fileno=os.dup(connection.fileno())) as sock,
+    ):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _is_lost(error: BaseException | None) -> bool:

@@ -21,7 +21,8 @@ class Proxy:
     """Stands between a worker and its database, and cuts connections where it is told to.
 
     ``cut``: "answer" passes the next request on and cuts the connection instead of its answer;
-    "request" cuts it instead of the request; "all" lets nobody in.
+    "request" cuts it instead of the request; "all" lets nobody in; "silence" swallows what is sent, like
+    a server that is stopped or a network that lost it.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -65,6 +66,8 @@ class Proxy:
     ) -> None:
         try:
             while data := await source.read(65536):
+                if self.cut == "silence":
+                    continue
                 if self.cut == direction:
                     self.cut = None
                     break
@@ -200,6 +203,25 @@ async def test_a_database_that_is_away_refuses_and_comes_back_without_a_restart(
     await until_it_works(lambda: services.checkout(worker, user_id=2, item_id=6))
     await worker._keep_house()
     assert worker.ready
+
+
+async def test_a_database_that_falls_silent_is_given_up_and_found_again(
+    worker: Runtime, proxy: Proxy, stored: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sales.storage.STATEMENT_TIMEOUT", 0.2)
+    held = await services.checkout(worker, user_id=1, item_id=5)
+    proxy.cut = "silence"
+    for call in (
+        services.checkout(worker, user_id=2, item_id=6),
+        services.purchase(worker, code=held),
+    ):
+        with pytest.raises(DatabaseUnavailable):
+            await call
+    proxy.cut = None
+    proxy.close_all()  # what was swallowed is gone
+    await until_it_works(lambda: services.purchase(worker, code=held))
+    code = await until_it_works(lambda: services.checkout(worker, user_id=2, item_id=6))
+    assert sorted(await stored()) == sorted([(held, "purchased"), (code, "held")])
 
 
 async def test_a_server_that_ends_all_sessions_is_survived(worker: Runtime, sql: Sql, stored: Any) -> None:
