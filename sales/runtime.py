@@ -4,16 +4,17 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connection
 
 from batching import KeyedProcessor
+from batching.processor import Load, Save
 from sales import metrics
 from sales.codes import place_of
 from sales.conf import SaleOptions
@@ -30,6 +31,8 @@ from sales.rotation import rotate
 from sales.storage import Changed, Receipt, Storage
 
 logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 TICK = 0.5
 """Seconds between two rounds of housekeeping: what other workers did is known after one of them."""
@@ -85,30 +88,9 @@ class Runtime:
         self._marks: dict[int, int] = {}
         self._swept_at = 0.0
         self._stack = contextlib.AsyncExitStack()
-        self.checkouts = KeyedProcessor[int, HoldBatch](
-            self._load_holds,
-            self._save_holds,
-            min_duration=0,
-            max_duration=SAVE_TIMEOUT,
-            max_size=MAX_BATCH,
-            max_pending=MAX_PENDING,
-        )
-        self.purchases = KeyedProcessor[int, SettlementBatch](
-            self._load_settlements,
-            self._save_purchases,
-            min_duration=0,
-            max_duration=SAVE_TIMEOUT,
-            max_size=MAX_BATCH,
-            max_pending=MAX_PENDING,
-        )
-        self.releases = KeyedProcessor[int, SettlementBatch](
-            self._load_settlements,
-            self._save_releases,
-            min_duration=0,
-            max_duration=SAVE_TIMEOUT,
-            max_size=MAX_BATCH,
-            max_pending=MAX_PENDING,
-        )
+        self.checkouts = _processor(self._load_holds, self._save_holds)
+        self.purchases = _processor(self._load_settlements, self._save_purchases)
+        self.releases = _processor(self._load_settlements, self._save_releases)
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self.storage)
@@ -195,20 +177,21 @@ class Runtime:
     async def _save_purchases(
         self, key: int, batch: SettlementBatch
     ) -> Mapping[Settlement, Exception] | None:
-        with metrics.BATCH_SECONDS.labels("purchase").time():
-            changed = await self.storage.purchase({settlement.code for settlement in batch})
-        metrics.BATCH_SIZE.labels("purchase").observe(len(batch))
-        self._learn(changed)
-        return await self._failures(batch, changed.codes)
+        return await self._settle("purchase", self.storage.purchase, batch)
 
     async def _save_releases(self, key: int, batch: SettlementBatch) -> Mapping[Settlement, Exception] | None:
-        with metrics.BATCH_SECONDS.labels("release").time():
-            changed = await self.storage.release({settlement.code for settlement in batch})
-        metrics.BATCH_SIZE.labels("release").observe(len(batch))
-        self._learn(changed)
-        failures = await self._failures(batch, changed.codes)
+        failures = await self._settle("release", self.storage.release, batch)
         # Giving back what was given back is no failure: the caller may not have had the first answer.
         return {s: f for s, f in failures.items() if f.members.get("state") != "released"}
+
+    async def _settle(
+        self, kind: str, save: Callable[[Collection[UUID]], Awaitable[Changed]], batch: SettlementBatch
+    ) -> dict[Settlement, Refusal]:
+        with metrics.BATCH_SECONDS.labels(kind).time():
+            changed = await save({settlement.code for settlement in batch})
+        metrics.BATCH_SIZE.labels(kind).observe(len(batch))
+        self._learn(changed)
+        return await self._failures(batch, changed.codes)
 
     async def _failures(self, batch: SettlementBatch, done: Collection[UUID]) -> dict[Settlement, Refusal]:
         """Why members of a batch did not get what they wanted: one code counts for one of them only."""
@@ -302,6 +285,18 @@ class Runtime:
             if sale.starts_at <= until < sale.ends_at:
                 until = sale.ends_at
         return until
+
+
+def _processor(load: Load[int, R], save: Save[int, R]) -> KeyedProcessor[int, R]:
+    """Batches clocked by their own commits, by sale."""
+    return KeyedProcessor(
+        load,
+        save,
+        min_duration=0,
+        max_duration=SAVE_TIMEOUT,
+        max_size=MAX_BATCH,
+        max_pending=MAX_PENDING,
+    )
 
 
 def _start(sale: SaleFacts) -> float:

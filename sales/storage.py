@@ -1,8 +1,6 @@
 """Rows to inventory, and changes to SQL: the only place that knows both.
 
-Every change is one statement for a whole batch, on asynchronous connections. Locks are taken in a fixed
-order everywhere (items by id, then allowances by user), so that batches that meet cannot deadlock. The
-database's clock alone decides what is over: ``now()``, the start of the transaction.
+Every change is one statement (`sales.statements`) for a whole batch, on an asynchronous connection.
 """
 
 import asyncio
@@ -14,21 +12,19 @@ import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import lru_cache
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
 from django.db import connections
-from django.db.models.functions import Now
 from psycopg.rows import namedtuple_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from batching.contrib.django import VersionedUpdate
+from sales import statements
 from sales.codes import place_of
 from sales.exceptions import DatabaseUnavailable
-from sales.inventory import AVAILABLE, HELD, Hold, ItemRow, SaleFacts
+from sales.inventory import AVAILABLE, Hold, ItemRow, SaleFacts
 from sales.models import SaleItem
 
 logger = logging.getLogger(__name__)
@@ -46,106 +42,6 @@ BULK_TIMEOUT = 60.0
 """The same for what goes through all rows of a sale, or of all sales."""
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
-
-_ITEM = """item_id, version, CASE state WHEN 'held' THEN 1 WHEN 'sold' THEN 2 ELSE 0 END,
-           user_id, extract(epoch FROM held_until)::float8"""
-
-_RECEIPT = """SELECT code, sale_id, item_id, user_id, created_at, expires_at, purchased_at,
-                     CASE WHEN state = 'held' AND expires_at <= now() THEN 'expired' ELSE state END AS state
-              FROM sales_checkout WHERE code = ANY(%s::uuid[])"""
-
-_SALE = """SELECT id, extract(epoch FROM starts_at)::float8 AS starts_at,
-                  extract(epoch FROM ends_at)::float8 AS ends_at,
-                  items, user_limit, checkout_ttl, paused FROM sales_sale"""
-
-# Five seconds more: for a hold taken in the last moment, and its sweep.
-_LIVE = """ WHERE ends_at + make_interval(secs => checkout_ttl + 5) > now()
-            AND starts_at <= coalesce(
-                (SELECT min(starts_at) FROM sales_sale WHERE starts_at > now()), now())"""
-
-# Rows that a transaction wrote which had not ended when the watermark was taken, or began later. Whatever
-# else was committed was seen then. Ages of transaction ids are compared, not the ids: those wrap around.
-_CHANGES = f"""
-    WITH mark AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS watermark)
-    SELECT mark.watermark, item.* FROM mark LEFT JOIN (
-        SELECT {_ITEM} FROM sales_saleitem
-        WHERE sale_id = %(sale)s AND age(xmin) <= age((%(since)s::bigint & 4294967295)::text::xid)
-    ) AS item ON true
-"""
-
-_LOAD = f"""
-    WITH mark AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS watermark)
-    SELECT mark.watermark, item.* FROM mark LEFT JOIN (
-        SELECT {_ITEM} FROM sales_saleitem WHERE sale_id = %(sale)s AND version > 0
-    ) AS item ON true
-"""
-
-_PURCHASE = """
-    WITH wanted AS MATERIALIZED (
-        SELECT * FROM unnest(%(ids)s::bigint[], %(codes)s::uuid[]) AS wanted (id, code)
-    ), locked AS MATERIALIZED (
-        SELECT item.id, item.code FROM sales_saleitem AS item
-        JOIN wanted USING (id, code)
-        JOIN sales_checkout AS checkout ON checkout.code = wanted.code AND checkout.state = 'held'
-        ORDER BY item.id FOR UPDATE OF item
-    ), sold AS (
-        UPDATE sales_saleitem AS item SET state = 'sold', purchased_at = now(), version = version + 1
-        FROM locked
-        WHERE item.id = locked.id AND item.code = locked.code
-          AND item.state = 'held' AND item.held_until > now()
-        RETURNING item.*
-    ), closed AS (
-        UPDATE sales_checkout AS checkout SET state = 'purchased', purchased_at = sold.purchased_at
-        FROM sold WHERE checkout.code = sold.code
-    )
-    SELECT code, sale_id, item_id, version, 2, user_id, extract(epoch FROM held_until)::float8 FROM sold
-"""
-
-# Gives items back, with what hangs on them: %s is where the rows come from.
-_GIVE_BACK = """
-    WITH {wanted} locked AS MATERIALIZED (
-        SELECT item.id, item.code, item.sale_id, item.user_id FROM sales_saleitem AS item {which}
-        ORDER BY item.id FOR UPDATE OF item {wait}
-    ), freed AS (
-        UPDATE sales_saleitem AS item
-        SET state = 'available', user_id = NULL, code = NULL, held_until = NULL, version = version + 1
-        FROM locked
-        WHERE item.id = locked.id AND item.code = locked.code
-          AND item.state = 'held' AND item.held_until {compared} now()
-        RETURNING item.item_id, item.version, locked.code, locked.sale_id, locked.user_id
-    ), closed AS (
-        UPDATE sales_checkout AS checkout SET state = '{state}' FROM freed WHERE checkout.code = freed.code
-    ), owed AS MATERIALIZED (
-        SELECT allowance.sale_id, allowance.user_id, back.items FROM sales_allowance AS allowance
-        JOIN (SELECT sale_id, user_id, count(*) AS items FROM freed GROUP BY sale_id, user_id) AS back
-            USING (sale_id, user_id)
-        ORDER BY allowance.sale_id, allowance.user_id FOR UPDATE OF allowance
-    ), returned AS (
-        UPDATE sales_allowance AS allowance SET taken = allowance.taken - owed.items
-        FROM owed WHERE allowance.sale_id = owed.sale_id AND allowance.user_id = owed.user_id
-    )
-    SELECT code, sale_id, item_id, version FROM freed
-"""
-
-_RELEASE = _GIVE_BACK.format(
-    wanted="""wanted AS MATERIALIZED (
-        SELECT * FROM unnest(%(ids)s::bigint[], %(codes)s::uuid[]) AS wanted (id, code)
-    ),""",
-    which="JOIN wanted USING (id, code)",
-    wait="",
-    compared=">",
-    state="released",
-)
-
-# A row that somebody is just changing is left to the next sweep.
-_SWEEP = _GIVE_BACK.format(
-    wanted="",
-    which="""WHERE item.state = 'held' AND item.held_until <= now()
-             AND (%(sale)s::bigint IS NULL OR item.sale_id = %(sale)s)""",
-    wait="SKIP LOCKED",
-    compared="<=",
-    state="expired",
-)
 
 
 class OverLimit(Exception):
@@ -237,14 +133,14 @@ class Storage:
             after = time.monotonic()
             (now,) = await cursor.fetchone() or (0.0,)
             facts = connection.cursor(row_factory=namedtuple_row)
-            await facts.execute(_SALE + _LIVE)
+            await facts.execute(statements.SALE + statements.LIVE)
             return now - (before + after) / 2, [SaleFacts(**row._asdict()) for row in await facts.fetchall()]
 
     async def sale(self, sale_id: int) -> tuple[SaleFacts, int, int] | None:
         """Any sale, with its numbers of sold and held items (rows); ``None`` where there is none."""
         async with self._connection() as connection:
             facts = connection.cursor(row_factory=namedtuple_row)
-            await facts.execute(_SALE + " WHERE id = %s", [sale_id])
+            await facts.execute(statements.SALE + " WHERE id = %s", [sale_id])
             if (row := await facts.fetchone()) is None:
                 return None
             cursor = await connection.execute(
@@ -258,19 +154,19 @@ class Storage:
 
     async def load(self, sale_id: int) -> tuple[int, list[ItemRow]]:
         """All items of a sale that were ever changed, and the watermark for `changes`."""
-        return await self._item_rows(_LOAD, {"sale": sale_id}, bulk=True)
+        return await self._item_rows(statements.LOAD, {"sale": sale_id}, bulk=True)
 
     async def changes(self, sale_id: int, since: int) -> tuple[int, list[ItemRow]]:
         """The items changed by what was committed after this watermark, and the next watermark.
 
         Some may be known already: what overlaps is given twice rather than never.
         """
-        return await self._item_rows(_CHANGES, {"sale": sale_id, "since": since})
+        return await self._item_rows(statements.CHANGES, {"sale": sale_id, "since": since})
 
     async def receipts(self, codes: Collection[UUID]) -> dict[UUID, Receipt]:
         """The checkouts of these codes, as far as they exist."""
         async with self._connection() as connection:
-            cursor = await connection.execute(_RECEIPT, [list(codes)])
+            cursor = await connection.execute(statements.RECEIPT, [list(codes)])
             return {row[0]: Receipt(*row) for row in await cursor.fetchall()}
 
     # --- writes
@@ -283,7 +179,7 @@ class Storage:
         """
         wanted = sorted(holds, key=lambda hold: hold.item_id)
         stale: list[Hold] = []
-        update, statement = _hold_statement(sale.checkout_ttl)
+        update, statement = statements.hold(sale.checkout_ttl)
         while wanted:
             parameters = update.parameters(
                 (SaleItem.id_of(sale.id, h.item_id), h.version, h.user_id, h.code) for h in wanted
@@ -314,7 +210,7 @@ class Storage:
         codes = list(codes)
         try:
             async with self._connection() as connection:
-                cursor = await connection.execute(_PURCHASE, _ids_and_codes(codes))
+                cursor = await connection.execute(statements.PURCHASE, _ids_and_codes(codes))
                 rows = await cursor.fetchall()
         except DatabaseUnavailable as failure:
             if not _is_lost(failure.__cause__):
@@ -327,11 +223,11 @@ class Storage:
 
     async def release(self, codes: Collection[UUID]) -> Changed:
         """Give back the items that these codes hold, and close their checkouts as released."""
-        return await self._give_back(_RELEASE, _ids_and_codes(list(codes)))
+        return await self._give_back(statements.RELEASE, _ids_and_codes(list(codes)))
 
     async def sweep(self, sale_id: int | None = None) -> Changed:
         """Give back the items whose hold is over, of one sale or of all, and close their checkouts."""
-        return await self._give_back(_SWEEP, {"sale": sale_id}, bulk=True)
+        return await self._give_back(statements.SWEEP, {"sale": sale_id}, bulk=True)
 
     async def try_sweep(self, sale_id: int) -> list[tuple[int, ItemRow]]:
         """`sweep`, unless another worker is at it just now."""
@@ -341,7 +237,7 @@ class Storage:
             )
             if not (await cursor.fetchone() or (False,))[0]:
                 return []
-            cursor = await connection.execute(_SWEEP, {"sale": sale_id})
+            cursor = await connection.execute(statements.SWEEP, {"sale": sale_id})
             return _freed(await cursor.fetchall()).rows
 
     # ---
@@ -381,7 +277,7 @@ class Storage:
         """
         ids = [SaleItem.id_of(sale_id, hold.item_id) for hold in wanted]
         rows = await self._look_up(
-            f"""SELECT {_ITEM} FROM sales_saleitem
+            f"""SELECT {statements.ITEM} FROM sales_saleitem
                 WHERE id = ANY(%(ids)s::bigint[]) AND code = ANY(%(codes)s::uuid[])""",
             {"ids": ids, "codes": [hold.code for hold in wanted]},
         )
@@ -390,7 +286,7 @@ class Storage:
     async def _look_up_purchases(self, codes: list[UUID]) -> list[tuple[Any, ...]]:
         """As `_look_up_holds`; a code that was bought before the batch counts as bought."""
         return await self._look_up(
-            f"""SELECT code, sale_id, {_ITEM} FROM sales_saleitem
+            f"""SELECT code, sale_id, {statements.ITEM} FROM sales_saleitem
                 WHERE id = ANY(%(ids)s::bigint[]) AND code = ANY(%(codes)s::uuid[]) AND state = 'sold'""",
             _ids_and_codes(codes),
         )
@@ -398,7 +294,7 @@ class Storage:
     async def _look_up(self, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
         async with self._connection() as connection, connection.transaction():
             # The server may still be at work on the lost transaction: locking its rows waits for its end.
-            await connection.execute(_LOCK_ITEMS, parameters)
+            await connection.execute(statements.LOCK_ITEMS, parameters)
             rows = await (await connection.execute(statement, parameters)).fetchall()
         if not rows:
             raise DatabaseUnavailable
@@ -428,40 +324,6 @@ class Storage:
             elif not isinstance(error, psycopg.OperationalError):
                 logger.exception("a statement failed")
             raise DatabaseUnavailable from error
-
-
-_LOCK_ITEMS = "SELECT FROM sales_saleitem WHERE id = ANY(%(ids)s::bigint[]) ORDER BY id FOR UPDATE"
-
-
-@lru_cache
-def _hold_statement(checkout_ttl: int) -> tuple[VersionedUpdate, str]:
-    """The versioned bulk save of held items, with what depends on it in the same statement.
-
-    It takes the parameters of the save, then the sale twice. A user over the limit makes it fail as a whole.
-    """
-    update = SaleItem.objects.filter(state=SaleItem.State.AVAILABLE).versioned_update(
-        ["user_id", "code"],
-        returning=["item_id", "user_id", "code", "held_until"],
-        state=SaleItem.State.HELD,
-        held_until=Now() + timedelta(seconds=checkout_ttl),
-    )
-    return (
-        update,
-        f"""
-        WITH granted AS ({update.sql}), allowed AS (
-            INSERT INTO sales_allowance (sale_id, user_id, taken, user_limit)
-            SELECT sale.id, granted.user_id, count(*), sale.user_limit
-            FROM granted, sales_sale AS sale WHERE sale.id = %s
-            GROUP BY sale.id, granted.user_id ORDER BY granted.user_id
-            ON CONFLICT (sale_id, user_id) DO UPDATE
-            SET taken = sales_allowance.taken + excluded.taken, user_limit = excluded.user_limit
-        ), opened AS (
-            INSERT INTO sales_checkout (code, sale_id, item_id, user_id, created_at, expires_at, state)
-            SELECT code, %s, item_id, user_id, statement_timestamp(), held_until, 'held' FROM granted
-        )
-        SELECT item_id, version, {HELD}, user_id, extract(epoch FROM held_until)::float8 FROM granted
-    """,
-    )
 
 
 async def _configure(connection: Connection) -> None:

@@ -1,0 +1,147 @@
+"""The SQL of sales, each statement for a whole batch.
+
+Locks are taken in a fixed order everywhere (items by id, then allowances by user), so that batches that
+meet cannot deadlock. The database's clock alone decides what is over: ``now()``, the start of a transaction.
+"""
+
+from datetime import timedelta
+from functools import lru_cache
+
+from django.db.models.functions import Now
+
+from batching.contrib.django import VersionedUpdate
+from sales.inventory import HELD
+from sales.models import SaleItem
+
+ITEM = """item_id, version, CASE state WHEN 'held' THEN 1 WHEN 'sold' THEN 2 ELSE 0 END,
+           user_id, extract(epoch FROM held_until)::float8"""
+
+RECEIPT = """SELECT code, sale_id, item_id, user_id, created_at, expires_at, purchased_at,
+                     CASE WHEN state = 'held' AND expires_at <= now() THEN 'expired' ELSE state END AS state
+              FROM sales_checkout WHERE code = ANY(%s::uuid[])"""
+
+SALE = """SELECT id, extract(epoch FROM starts_at)::float8 AS starts_at,
+                  extract(epoch FROM ends_at)::float8 AS ends_at,
+                  items, user_limit, checkout_ttl, paused FROM sales_sale"""
+
+# Five seconds more: for a hold taken in the last moment, and its sweep.
+LIVE = """ WHERE ends_at + make_interval(secs => checkout_ttl + 5) > now()
+            AND starts_at <= coalesce(
+                (SELECT min(starts_at) FROM sales_sale WHERE starts_at > now()), now())"""
+
+# Rows that a transaction wrote which had not ended when the watermark was taken, or began later. Whatever
+# else was committed was seen then. Ages of transaction ids are compared, not the ids: those wrap around.
+CHANGES = f"""
+    WITH mark AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS watermark)
+    SELECT mark.watermark, item.* FROM mark LEFT JOIN (
+        SELECT {ITEM} FROM sales_saleitem
+        WHERE sale_id = %(sale)s AND age(xmin) <= age((%(since)s::bigint & 4294967295)::text::xid)
+    ) AS item ON true
+"""
+
+LOAD = f"""
+    WITH mark AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS watermark)
+    SELECT mark.watermark, item.* FROM mark LEFT JOIN (
+        SELECT {ITEM} FROM sales_saleitem WHERE sale_id = %(sale)s AND version > 0
+    ) AS item ON true
+"""
+
+PURCHASE = """
+    WITH wanted AS MATERIALIZED (
+        SELECT * FROM unnest(%(ids)s::bigint[], %(codes)s::uuid[]) AS wanted (id, code)
+    ), locked AS MATERIALIZED (
+        SELECT item.id, item.code FROM sales_saleitem AS item
+        JOIN wanted USING (id, code)
+        JOIN sales_checkout AS checkout ON checkout.code = wanted.code AND checkout.state = 'held'
+        ORDER BY item.id FOR UPDATE OF item
+    ), sold AS (
+        UPDATE sales_saleitem AS item SET state = 'sold', purchased_at = now(), version = version + 1
+        FROM locked
+        WHERE item.id = locked.id AND item.code = locked.code
+          AND item.state = 'held' AND item.held_until > now()
+        RETURNING item.*
+    ), closed AS (
+        UPDATE sales_checkout AS checkout SET state = 'purchased', purchased_at = sold.purchased_at
+        FROM sold WHERE checkout.code = sold.code
+    )
+    SELECT code, sale_id, item_id, version, 2, user_id, extract(epoch FROM held_until)::float8 FROM sold
+"""
+
+# Gives items back, with what hangs on them: %s is where the rows come from.
+_GIVE_BACK = """
+    WITH {wanted} locked AS MATERIALIZED (
+        SELECT item.id, item.code, item.sale_id, item.user_id FROM sales_saleitem AS item {which}
+        ORDER BY item.id FOR UPDATE OF item {wait}
+    ), freed AS (
+        UPDATE sales_saleitem AS item
+        SET state = 'available', user_id = NULL, code = NULL, held_until = NULL, version = version + 1
+        FROM locked
+        WHERE item.id = locked.id AND item.code = locked.code
+          AND item.state = 'held' AND item.held_until {compared} now()
+        RETURNING item.item_id, item.version, locked.code, locked.sale_id, locked.user_id
+    ), closed AS (
+        UPDATE sales_checkout AS checkout SET state = '{state}' FROM freed WHERE checkout.code = freed.code
+    ), owed AS MATERIALIZED (
+        SELECT allowance.sale_id, allowance.user_id, back.items FROM sales_allowance AS allowance
+        JOIN (SELECT sale_id, user_id, count(*) AS items FROM freed GROUP BY sale_id, user_id) AS back
+            USING (sale_id, user_id)
+        ORDER BY allowance.sale_id, allowance.user_id FOR UPDATE OF allowance
+    ), returned AS (
+        UPDATE sales_allowance AS allowance SET taken = allowance.taken - owed.items
+        FROM owed WHERE allowance.sale_id = owed.sale_id AND allowance.user_id = owed.user_id
+    )
+    SELECT code, sale_id, item_id, version FROM freed
+"""
+
+RELEASE = _GIVE_BACK.format(
+    wanted="""wanted AS MATERIALIZED (
+        SELECT * FROM unnest(%(ids)s::bigint[], %(codes)s::uuid[]) AS wanted (id, code)
+    ),""",
+    which="JOIN wanted USING (id, code)",
+    wait="",
+    compared=">",
+    state="released",
+)
+
+# A row that somebody is just changing is left to the next sweep.
+SWEEP = _GIVE_BACK.format(
+    wanted="",
+    which="""WHERE item.state = 'held' AND item.held_until <= now()
+             AND (%(sale)s::bigint IS NULL OR item.sale_id = %(sale)s)""",
+    wait="SKIP LOCKED",
+    compared="<=",
+    state="expired",
+)
+
+LOCK_ITEMS = "SELECT FROM sales_saleitem WHERE id = ANY(%(ids)s::bigint[]) ORDER BY id FOR UPDATE"
+
+
+@lru_cache
+def hold(checkout_ttl: int) -> tuple[VersionedUpdate, str]:
+    """The versioned bulk save of held items, with what depends on it in the same statement.
+
+    It takes the parameters of the save, then the sale twice. A user over the limit makes it fail as a whole.
+    """
+    update = SaleItem.objects.filter(state=SaleItem.State.AVAILABLE).versioned_update(
+        ["user_id", "code"],
+        returning=["item_id", "user_id", "code", "held_until"],
+        state=SaleItem.State.HELD,
+        held_until=Now() + timedelta(seconds=checkout_ttl),
+    )
+    return (
+        update,
+        f"""
+        WITH granted AS ({update.sql}), allowed AS (
+            INSERT INTO sales_allowance (sale_id, user_id, taken, user_limit)
+            SELECT sale.id, granted.user_id, count(*), sale.user_limit
+            FROM granted, sales_sale AS sale WHERE sale.id = %s
+            GROUP BY sale.id, granted.user_id ORDER BY granted.user_id
+            ON CONFLICT (sale_id, user_id) DO UPDATE
+            SET taken = sales_allowance.taken + excluded.taken, user_limit = excluded.user_limit
+        ), opened AS (
+            INSERT INTO sales_checkout (code, sale_id, item_id, user_id, created_at, expires_at, state)
+            SELECT code, %s, item_id, user_id, statement_timestamp(), held_until, 'held' FROM granted
+        )
+        SELECT item_id, version, {HELD}, user_id, extract(epoch FROM held_until)::float8 FROM granted
+    """,
+    )
