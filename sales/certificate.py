@@ -17,7 +17,9 @@ INVARIANTS = {
                       count(item_id), sale.items, min(item_id), max(item_id))
         FROM sales_sale AS sale LEFT JOIN sales_saleitem AS item ON item.sale_id = sale.id
         WHERE sale.id = %(sale)s GROUP BY sale.items
-        HAVING count(item_id) <> sale.items OR min(item_id) <> 0 OR max(item_id) <> sale.items - 1
+        HAVING count(item_id) <> sale.items OR count(DISTINCT item_id) <> sale.items
+            OR min(item_id) <> 0 OR max(item_id) <> sale.items - 1
+            OR count(*) FILTER (WHERE state IN ('sold', 'held', 'available')) <> sale.items
     """,
     "an item is purchased at most once": """
         SELECT format('item %%s was purchased %%s times', item_id, count(*))
@@ -63,9 +65,14 @@ INVARIANTS = {
         WHERE coalesce(taken, 0) <> coalesce(items, 0)
     """,
     "no user has more than the limit": """
-        SELECT format('user %%s has %%s of %%s', allowance.user_id, allowance.taken, sale.user_limit)
-        FROM sales_allowance AS allowance JOIN sales_sale AS sale ON sale.id = allowance.sale_id
-        WHERE sale.id = %(sale)s AND allowance.taken > sale.user_limit
+        SELECT format('user %%s has %%s of %%s',
+                      user_id, greatest(allowance.taken, owned.items), sale.user_limit)
+        FROM (SELECT user_id, taken FROM sales_allowance WHERE sale_id = %(sale)s) AS allowance
+        FULL JOIN (SELECT user_id, count(*) AS items FROM sales_saleitem
+                   WHERE sale_id = %(sale)s AND state <> 'available' GROUP BY user_id) AS owned
+            USING (user_id)
+        JOIN sales_sale AS sale ON sale.id = %(sale)s
+        WHERE greatest(allowance.taken, owned.items) > sale.user_limit
     """,
     "no purchase after its hold expired": """
         SELECT format('checkout %%s expired %%s, purchased %%s', code, expires_at, purchased_at)

@@ -32,7 +32,7 @@ class Sale(models.Model):
     class Meta:
         ordering: ClassVar = ["-starts_at"]
         constraints: ClassVar = [
-            models.CheckConstraint(condition=Q(id__lte=MAX_SALE_ID), name="sale_id_fits_codes"),
+            models.CheckConstraint(condition=Q(id__gte=1, id__lte=MAX_SALE_ID), name="sale_id_fits_codes"),
             models.CheckConstraint(condition=Q(ends_at__gt=F("starts_at")), name="sale_ends_after_start"),
             models.CheckConstraint(condition=Q(items__gte=1, items__lte=MAX_ITEMS), name="sale_has_items"),
             models.CheckConstraint(condition=Q(user_limit__gte=1), name="sale_user_limit_positive"),
@@ -89,6 +89,7 @@ class SaleItem(VersionedModel):
                 )
                 | Q(
                     state="held",
+                    user_id__isnull=False,
                     user_id__gte=0,
                     code__isnull=False,
                     held_until__isnull=False,
@@ -96,8 +97,11 @@ class SaleItem(VersionedModel):
                 )
                 | Q(
                     state="sold",
+                    user_id__isnull=False,
                     user_id__gte=0,
                     code__isnull=False,
+                    held_until__isnull=False,
+                    purchased_at__isnull=False,
                     held_until__gt=F("purchased_at"),
                 ),
                 name="item_columns_fit_state",
@@ -144,7 +148,10 @@ class Checkout(models.Model):
             models.CheckConstraint(condition=Q(user_id__gte=0), name="checkout_user_not_negative"),
             models.CheckConstraint(
                 condition=Q(
-                    state="purchased", purchased_at__gte=F("created_at"), purchased_at__lt=F("expires_at")
+                    state="purchased",
+                    purchased_at__isnull=False,
+                    purchased_at__gte=F("created_at"),
+                    purchased_at__lt=F("expires_at"),
                 )
                 | Q(state__in=["held", "expired", "released"], purchased_at__isnull=True),
                 name="checkout_purchased_before_expiry",

@@ -21,7 +21,8 @@ class Command(BaseCommand):
         except DatabaseUnavailable as error:
             raise CommandError(f"Nothing was freed: {error.__cause__ or error}") from error
         if freed.rows:
-            self.stdout.write(f"{len(freed.rows):,} expired holds were given back.")
+            count = len(freed.rows)
+            self.stdout.write(f"{count:,} expired {'hold was' if count == 1 else 'holds were'} given back.")
         else:
             self.stdout.write("Nothing to do: no hold has expired.")
 
