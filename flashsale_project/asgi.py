@@ -25,7 +25,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     """Hand a request to the handler of its path."""
     if scope["type"] == "lifespan":
         await lifespan(scope, receive, send)
-    elif scope["path"].startswith(_ADMIN_PATHS):
+    elif scope["path"].startswith(_ADMIN_PATHS) and ".." not in scope["path"]:
         await _admin(scope, receive, send)
     else:
         await _api(scope, receive, send)

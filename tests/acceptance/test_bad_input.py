@@ -150,7 +150,8 @@ async def test_a_malformed_path(client: Client, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/checkout/", "/purchases", "/sale/", "//checkout", "/%00", "/../sale"]
+    "path",
+    ["/", "/checkout/", "/purchases", "/sale/", "//checkout", "/%00", "/../sale", "/static/../../etc/passwd"],
 )
 async def test_paths_that_are_not_there(client: Client, path: str) -> None:
     answer = await client.post(path + "?user_id=1")
