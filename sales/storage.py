@@ -94,6 +94,7 @@ class Storage:
     """
 
     def __init__(self, conninfo: str) -> None:
+        self._complained_at = -1.0
         self._pool = AsyncConnectionPool(
             conninfo,
             open=False,
@@ -313,17 +314,23 @@ class Storage:
                 finally:
                     watchdog.cancel()
         except psycopg.errors.CheckViolation as error:
-            if error.diag.constraint_name != "allowance_within_limit":
-                logger.exception("a statement failed")
-                raise DatabaseUnavailable from error
-            raise OverLimit from error
+            if error.diag.constraint_name == "allowance_within_limit":
+                raise OverLimit from error
+            self._complain(error)
+            raise DatabaseUnavailable from error
         except (psycopg.Error, OSError) as error:
             if _is_lost(error):
                 # The others are most likely lost too: better new ones than one batch after the other.
                 await self._pool.drain()
             elif not isinstance(error, psycopg.OperationalError):
-                logger.exception("a statement failed")
+                self._complain(error)
             raise DatabaseUnavailable from error
+
+    def _complain(self, error: Exception) -> None:
+        """Log that a statement was refused, which it never should be: once a second, not for each batch."""
+        if time.monotonic() - self._complained_at >= 1:
+            self._complained_at = time.monotonic()
+            logger.error("a statement failed: %s", str(error).strip(), exc_info=error)
 
 
 async def _configure(connection: Connection) -> None:

@@ -1,10 +1,12 @@
 """Starting, stopping, crashing and rotating the service, under load."""
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
 import socket
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +15,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.acceptance.client import Client
-from tests.acceptance.conftest import MakeService, Service
+from tests.acceptance.conftest import PROJECT, MakeService, Service
 from tests.conftest import DEADLINE
 
 
@@ -213,6 +215,31 @@ def test_ctrl_c_twice_is_not_worse_than_once(make_service: MakeService) -> None:
     assert service.wait() == 0
     assert "Stopped after" in service.output
     assert "Traceback" not in service.output
+
+
+async def test_an_output_that_takes_no_more_does_not_end_the_sale(make_service: MakeService) -> None:
+    service = make_service().start()
+    service.stop()
+    with open("/dev/full", "wb") as full:  # noqa: ASYNC230
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "manage.py", "runsale", "--port", str(service.port), *service.arguments),
+            cwd=PROJECT,
+            env=service.environment,
+            stdout=full,
+            stderr=full,
+            start_new_session=True,
+        )
+    async with asyncio.timeout(60):
+        status = 0
+        while status != 200:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                async with Client(service.port) as client:
+                    status = (await client.get("/readyz")).status
+    async with Client(service.port) as client:
+        assert (await client.post("/checkout?user_id=1")).status == 200
+    process.send_signal(signal.SIGTERM)
+    # Python itself complains that it cannot flush its output, with exit code 120.
+    assert await process.wait() in (0, 120)
 
 
 def test_the_status_line_comes_every_second(make_service: MakeService) -> None:

@@ -1,6 +1,7 @@
 """``manage.py runsale``: the whole service with one command."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -167,38 +168,51 @@ class Command(BaseCommand):
         for sig in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(sig, stop.set)
         restarts: set[asyncio.Task[None]] = set()
-        loop.add_signal_handler(
-            signal.SIGHUP, lambda: restarts.add(asyncio.create_task(supervisor.restart(), name="restart"))
-        )
+
+        def restart() -> None:
+            task = asyncio.create_task(supervisor.restart(), name="restart")
+            restarts.add(task)
+            task.add_done_callback(restarts.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, restart)
         status = StatusLine()
         starting = asyncio.create_task(supervisor.start(), name="start")
         stopping = asyncio.create_task(stop.wait(), name="stop")
-        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            try:
-                starting.result()
-            except RuntimeError as error:
-                raise CommandError(str(error)) from error
-            await asyncio.to_thread(self._welcome, address, workers, server)
-        while not stop.is_set():
-            await asyncio.wait({stopping}, timeout=1)
-            if not stop.is_set():
-                self.stdout.write(status.next(supervisor.ready, workers))
-                if server is not None and not server.is_running():
-                    await self._revive(server)
-        self.stdout.write("Stopping: answering what was accepted …")
-        await supervisor.stop()
-        await asyncio.gather(starting, *restarts, return_exceptions=True)
+        try:
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                try:
+                    starting.result()
+                except RuntimeError as error:
+                    raise CommandError(str(error)) from error
+                await asyncio.to_thread(self._welcome, address, workers, server)
+            while not stop.is_set():
+                await asyncio.wait({stopping}, timeout=1)
+                if not stop.is_set():
+                    self._say(status.next(supervisor.ready, workers))
+                    if server is not None and not server.is_running():
+                        await self._revive(server)
+            self._say("Stopping: answering what was accepted …")
+        finally:
+            # Whatever happens here, the workers answer everybody while the database is still there.
+            await supervisor.stop()
+            await asyncio.gather(starting, *restarts, return_exceptions=True)
         status.next(0, workers)
         await asyncio.to_thread(self._farewell, status.answers)
 
+    def _say(self, text: str) -> None:
+        """Print a line; where nobody can read it any more, the sale goes on all the same."""
+        with contextlib.suppress(OSError):
+            self.stdout.write(text)
+            self.stdout.flush()
+
     async def _revive(self, server: EmbeddedPostgres) -> None:
         """The embedded server died under us: start it again, where the workers expect it."""
-        self.stderr.write("The database server ended; starting it again.")
+        self._say("The database server ended; starting it again.")
         try:
             await asyncio.to_thread(server.acquire)
         except EmbeddedPostgresError as error:
-            self.stderr.write(str(error))
+            self._say(str(error))
 
     def _welcome(self, address: str, workers: int, server: EmbeddedPostgres | None) -> None:
         sale = Sale.objects.at(timezone.now()).first()
@@ -208,7 +222,7 @@ class Command(BaseCommand):
         connection.close()
         where = connection.settings_dict
         kept = f"embedded, in {server.location}" if server else f"{where['NAME']} at {where['HOST']}"
-        self.stdout.write(
+        self._say(
             f"\nFlash sale on {address}  ({workers} workers, PostgreSQL {version}, {kept})\n"
             + (
                 f"Sale {sale.pk}: {sale.items:,} items until {sale.ends_at:%H:%M:%S} UTC, "
@@ -247,7 +261,7 @@ class Command(BaseCommand):
             text += " The database does not answer; what was acknowledged is in it."
         finally:
             connection.close()
-        self.stdout.write(text)
+        self._say(text)
 
 
 def _interrupt(*_: object) -> None:
