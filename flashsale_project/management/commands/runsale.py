@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -34,6 +35,7 @@ BIND_TIMEOUT = 3.0
 """Seconds to wait for a port that is taken: the workers of a killed service need a moment to leave it."""
 
 MAX_WORKERS = 32
+MAX_PORT = 65535
 
 MEANINGS = {
     "items": "items of each new sale",
@@ -76,6 +78,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         if not 1 <= options["workers"] <= MAX_WORKERS:
             raise CommandError(f"--workers must be from 1 to {MAX_WORKERS}, not {options['workers']}.")
+        if not 0 <= options["port"] <= MAX_PORT:
+            raise CommandError(f"--port must be from 0 to {MAX_PORT}, not {options['port']}.")
         signal.signal(signal.SIGTERM, _interrupt)  # until the workers run, both mean: stop where you are
         try:
             with ExitStack() as stack:
@@ -105,10 +109,10 @@ class Command(BaseCommand):
         while True:
             try:
                 return listen(host, port, workers)
-            except (OSError, OverflowError) as error:
-                if not isinstance(error, OSError) or time.monotonic() > give_up or port == 0:
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > give_up:
                     raise CommandError(
-                        f"Cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}. "
+                        f"Cannot listen on {host}:{port}: {error.strerror or error}. "
                         "Choose another --port or --host, or stop what is using it."
                     ) from error
                 time.sleep(0.1)
