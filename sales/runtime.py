@@ -204,7 +204,10 @@ class Runtime:
                 failed.append(settlement)
         if not failed:
             return {}
-        receipts = await self.storage.receipts({settlement.code for settlement in failed})
+        try:
+            receipts = await self.storage.receipts({settlement.code for settlement in failed})
+        except DatabaseUnavailable as unknown:  # the others of the batch are committed all the same
+            return {settlement: DatabaseUnavailable(str(unknown)) for settlement in failed}
         return {settlement: _why(receipts.get(settlement.code)) for settlement in failed}
 
     def _learn(self, changed: Changed) -> None:
@@ -261,7 +264,9 @@ class Runtime:
 
     async def _refresh(self, inventory: Inventory) -> None:
         sale_id = inventory.sale.id
-        mark, rows = await self.storage.changes(sale_id, self._marks[sale_id])
+        if (since := self._marks.get(sale_id)) is None:
+            return  # over, and dropped while a last batch was saved
+        mark, rows = await self.storage.changes(sale_id, since)
         inventory.learn(rows)
         if sale_id in self._marks:
             self._marks[sale_id] = mark
