@@ -13,7 +13,7 @@ from uuid import UUID
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connection
 
-from batching import KeyedProcessor
+from batching import BatchError, KeyedProcessor
 from batching.processor import Load, Save
 from sales import metrics
 from sales.codes import place_of
@@ -36,6 +36,12 @@ R = TypeVar("R")
 
 TICK = 0.5
 """Seconds between two rounds of housekeeping: what other workers did is known after one of them."""
+
+LOOK_INTERVAL = 0.05
+"""Seconds at least between two looks at the database for those who ask for the counts of a sale."""
+
+LOOK_TIMEOUT = 1.0
+"""Seconds that they wait for it at most, before they get the counts as this worker knows them."""
 
 ROTATION_MARGIN = 2.0
 """Seconds before the end of the last known sale when the next one must exist at the latest."""
@@ -87,10 +93,12 @@ class Runtime:
         self.database_answers = False
         self._marks: dict[int, int] = {}
         self._swept_at = 0.0
+        self._looked_at = 0.0
         self._stack = contextlib.AsyncExitStack()
         self.checkouts = _processor(self._load_holds, self._save_holds)
         self.purchases = _processor(self._load_settlements, self._save_purchases)
         self.releases = _processor(self._load_settlements, self._save_releases)
+        self._looks = _processor(self._look, _nothing_to_save)
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self.storage)
@@ -101,7 +109,7 @@ class Runtime:
                 self._learn(await self.storage.sweep())
         housekeeping = asyncio.create_task(self._housekeeping(), name="housekeeping")
         self._stack.push_async_callback(_cancelled, housekeeping)
-        for processor in (self.checkouts, self.purchases, self.releases):
+        for processor in (self.checkouts, self.purchases, self.releases, self._looks):
             await self._stack.enter_async_context(processor)
         return self
 
@@ -129,6 +137,16 @@ class Runtime:
         if (inventory := self._current()) is not None:
             return inventory
         raise NoSale if self.database_answers else DatabaseUnavailable
+
+    async def look(self, inventory: Inventory) -> None:
+        """Learn what any worker committed before this call, unless the database does not answer in time.
+
+        All who ask at the same time share one look, and looks keep `LOOK_INTERVAL` between them.
+        """
+        if self.database_answers:
+            with contextlib.suppress(BatchError, TimeoutError):
+                async with asyncio.timeout(LOOK_TIMEOUT):
+                    await self._looks.run(inventory.sale.id, _nothing_to_do)
 
     def next_starts_at(self) -> float | None:
         """When the next sale starts, in seconds since the epoch; ``None`` where that is not known."""
@@ -170,6 +188,12 @@ class Runtime:
         with contextlib.suppress(DatabaseUnavailable):  # the batch itself is committed
             await self._refresh(inventory)
         return {hold: Stale() for hold in granted.stale}
+
+    async def _look(self, sale_id: int) -> None:
+        await asyncio.sleep(self._looked_at + LOOK_INTERVAL - time.monotonic())
+        self._looked_at = time.monotonic()
+        if (inventory := self.inventories.get(sale_id)) is not None:
+            await self._refresh(inventory)
 
     async def _load_settlements(self, key: int) -> SettlementBatch:
         return []
@@ -302,6 +326,14 @@ def _processor(load: Load[int, R], save: Save[int, R]) -> KeyedProcessor[int, R]
         max_size=MAX_BATCH,
         max_pending=MAX_PENDING,
     )
+
+
+def _nothing_to_do(resource: None) -> None:
+    """The operation of those who only want the load."""
+
+
+async def _nothing_to_save(key: int, resource: None) -> None:
+    """Nothing was changed."""
 
 
 def _start(sale: SaleFacts) -> float:

@@ -83,7 +83,10 @@ async def receipt(runtime: Runtime, *, code: UUID) -> Receipt:
 
 
 async def status(runtime: Runtime, *, sale_id: int | None = None) -> SaleStatus:
-    """The current sale, or any other, as this worker knows it."""
+    """The current sale, or any other, with what was committed before the question.
+
+    Where the database does not answer, the counts are those that this worker knows.
+    """
     inventory: Inventory | None
     if sale_id is None:
         inventory = runtime.current()
@@ -93,6 +96,7 @@ async def status(runtime: Runtime, *, sale_id: int | None = None) -> SaleStatus:
             raise NoSale(f"There is no sale {sale_id}.")
         sale, sold, held = found
         return SaleStatus(sale=sale, sold=sold, held=held, next_starts_at=runtime.next_starts_at())
+    await runtime.look(inventory)
     inventory.expire(runtime.clock.now())
     return SaleStatus(
         sale=inventory.sale,

@@ -52,9 +52,10 @@ def _assert_certified(sale: Sale) -> None:
 
 
 async def counts(worker: Runtime) -> tuple[int, int, int]:
-    """Sold, held, available."""
-    status = await services.status(worker)
-    return status.sold, status.held, status.available
+    """Sold, held, available, as this worker knows."""
+    inventory = worker.current()
+    inventory.expire(worker.clock.now())
+    return inventory.sold, inventory.held, inventory.available
 
 
 async def age(sql: Sql, code: UUID, seconds: int = 3600) -> None:
@@ -303,6 +304,14 @@ async def test_a_stale_memory_costs_a_refusal_never_a_wrong_sale(workers: tuple[
     with pytest.raises(ItemSold):
         await services.checkout(b, user_id=2, item_id=2)
     assert await counts(b) == (1, 1, 98)  # and was set right by the conflict
+
+
+async def test_who_asks_is_told_what_any_worker_had_committed(workers: tuple[Runtime, Runtime]) -> None:
+    a, b = workers
+    for sold in range(1, 6):
+        await buy(a, 1)
+        told = await asyncio.gather(*(services.status(b) for _ in range(20)))
+        assert {(status.sold, status.held, status.available) for status in told} == {(sold, 0, 100 - sold)}
 
 
 async def test_any_item_is_found_in_spite_of_a_stale_memory(workers: tuple[Runtime, Runtime]) -> None:
