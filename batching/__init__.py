@@ -8,14 +8,22 @@ from batching.exceptions import (
     QueueFull,
     SaveFailed,
 )
+from batching.metrics import BatchMetric, ProcessorStatistics, SentBy, Subscription
+from batching.options import ProcessorOptions, lane_for_key
 from batching.processor import KeyedProcessor
 
 __all__ = [
     "BatchError",
+    "BatchMetric",
     "BatchTimeout",
     "KeyedProcessor",
     "LoadFailed",
+    "ProcessorOptions",
+    "ProcessorStatistics",
     "ProcessorStopped",
     "QueueFull",
     "SaveFailed",
+    "SentBy",
+    "Subscription",
+    "lane_for_key",
 ]

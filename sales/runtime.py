@@ -98,7 +98,7 @@ class Runtime:
         self.checkouts = _processor(self._load_holds, self._save_holds)
         self.purchases = _processor(self._load_settlements, self._save_purchases)
         self.releases = _processor(self._load_settlements, self._save_releases)
-        self._looks = _processor(self._look, _nothing_to_save)
+        self._looks = _processor(self._look)
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self.storage)
@@ -316,8 +316,8 @@ class Runtime:
         return until
 
 
-def _processor(load: Load[int, R], save: Save[int, R]) -> KeyedProcessor[int, R]:
-    """Batches clocked by their own commits, by sale."""
+def _processor(load: Load[int, R], save: Save[int, R] | None = None) -> KeyedProcessor[int, R]:
+    """Batches clocked by their own commits, by sale; sales that follow each other never share a lane."""
     return KeyedProcessor(
         load,
         save,
@@ -325,6 +325,7 @@ def _processor(load: Load[int, R], save: Save[int, R]) -> KeyedProcessor[int, R]
         max_duration=SAVE_TIMEOUT,
         max_size=MAX_BATCH,
         max_pending=MAX_PENDING,
+        lane_for_key=_lane_for_sale,
     )
 
 
@@ -332,8 +333,8 @@ def _nothing_to_do(resource: None) -> None:
     """The operation of those who only want the load."""
 
 
-async def _nothing_to_save(key: int, resource: None) -> None:
-    """Nothing was changed."""
+def _lane_for_sale(sale_id: int, lanes: int) -> int:
+    return sale_id % lanes
 
 
 def _start(sale: SaleFacts) -> float:
