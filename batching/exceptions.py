@@ -3,9 +3,12 @@
 BatchError
 ├── ProcessorStopped    go elsewhere: this processor accepts nothing more
 ├── QueueFull           come back later: nothing was queued
+├── DuplicateKey        a job with this key is waiting: nothing was queued
 ├── LoadFailed          nothing was run; __cause__ says why
-└── SaveFailed          it was run, but not saved; __cause__ says why
-    └── BatchTimeout    load and save together took longer than max_duration
+├── SaveFailed          it was run, but not saved; __cause__ says why
+│   └── BatchTimeout    load and save took too long
+├── ProcessFailed       the batch of this job raised; __cause__ says why
+└── NoResult            the batch went well, and had no result for this job
 """
 
 
@@ -14,11 +17,11 @@ class BatchError(Exception):
 
 
 class ProcessorStopped(BatchError):
-    """The processor is not open: not started yet, stopping, or stopped."""
+    """The processor or batcher is not open: not started yet, stopping, stopped, or aborted."""
 
 
 class QueueFull(BatchError):
-    """More than ``max_pending`` operations of this key are waiting. Nothing was queued."""
+    """``max_pending`` operations of this key, or jobs, are waiting. Nothing was queued."""
 
 
 class LoadFailed(BatchError):
@@ -30,4 +33,16 @@ class SaveFailed(BatchError):
 
 
 class BatchTimeout(SaveFailed):
-    """The batch took longer than ``max_duration`` seconds and was cancelled."""
+    """The batch took longer than ``max_duration``, or its save than ``save_timeout``, and was cancelled."""
+
+
+class ProcessFailed(BatchError):
+    """``process`` raised, or its results could not be told apart. The cause is chained."""
+
+
+class NoResult(BatchError):
+    """``process`` gave results for others, and none with the key of this job."""
+
+
+class DuplicateKey(BatchError):
+    """A job with the same key is waiting to be sent. Nothing was queued."""

@@ -50,18 +50,18 @@ class ProcessorOptions:
     """``lane_for_key(key, lanes)`` gives the lane of a key; keys of one lane wait for each other."""
 
     def __post_init__(self) -> None:
-        _check(
-            "min_duration", self.min_duration, _is_number(self.min_duration, 0), "a finite number, 0 or more"
+        check(
+            "min_duration", self.min_duration, is_number(self.min_duration, 0), "a finite number, 0 or more"
         )
         for name in ("max_duration", "save_timeout"):
             seconds = getattr(self, name)
-            right = seconds is None or seconds == math.inf or _is_number(seconds, math.ulp(0))
-            _check(name, seconds, right, "a positive number or None")
+            right = seconds is None or seconds == math.inf or is_number(seconds, math.ulp(0))
+            check(name, seconds, right, "a positive number or None")
         for name in ("max_size", "max_pending"):
             limit = getattr(self, name)
-            _check(name, limit, limit is None or _is_count(limit), "a positive whole number or None")
-        _check("lanes", self.lanes, _is_count(self.lanes), "a positive whole number")
-        _check("lane_for_key", self.lane_for_key, callable(self.lane_for_key), "callable")
+            check(name, limit, limit is None or is_count(limit), "a positive whole number or None")
+        check("lanes", self.lanes, is_count(self.lanes), "a positive whole number")
+        check("lane_for_key", self.lane_for_key, callable(self.lane_for_key), "callable")
 
     @property
     def time_limit(self) -> float | None:
@@ -71,14 +71,17 @@ class ProcessorOptions:
         return None if self.max_duration == math.inf else self.max_duration
 
 
-def _is_number(value: object, least: float) -> bool:
+def is_number(value: object, least: float) -> bool:
+    """Whether an option is a finite number, at least this one."""
     return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < math.inf
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and _is_number(value, 1)
+def is_count(value: object) -> bool:
+    """Whether an option is a positive whole number."""
+    return isinstance(value, int) and is_number(value, 1)
 
 
-def _check(name: str, value: object, right: bool, rule: str) -> None:
+def check(name: str, value: object, right: bool, rule: str) -> None:
+    """Raise `ValueError` that names the option, unless it is right."""
     if not right:
         raise ValueError(f"{name} must be {rule}, not {value!r}")
