@@ -4,6 +4,7 @@ Refusals are normal answers here. What fails the run is an answer that should no
 sale that do not add up at the end.
 """
 
+import os
 import random
 from typing import Any
 
@@ -55,6 +56,24 @@ class Bot(FastHttpUser):
         target = f"/checkout?user_id={random.randint(1, 50)}&item_id={random.randrange(1000)}"
         with self.client.post(target, name="/checkout (bot)", catch_response=True) as response:
             _is_fine(response)
+
+
+if os.environ.get("FLASHSALE_TRAIN_EXAMPLE", "").lower() in ("1", "true", "yes", "on"):
+
+    class Passenger(FastHttpUser):
+        """Books a seat on one of a hundred trains: the example of the batching package."""
+
+        weight = 5
+        wait_time = between(0.1, 1)
+
+        @task
+        def book(self) -> None:
+            """One booking, of a seat that may be taken."""
+            train, seat, person = random.randrange(100), random.randint(1, 30), random.randint(1, MAX_USER_ID)
+            target = f"/book?train=train{train}&person=p{person}&seat={seat}"
+            with self.client.post(target, name="/book", catch_response=True) as response:
+                if response.status_code == 400 and response.json()["reason"] in ("seat_taken", "second_seat"):
+                    response.success()
 
 
 def _is_fine(response: Any) -> bool:

@@ -1,10 +1,12 @@
-"""The ASGI lifespan: opens the worker's `Runtime` before the first request, closes it after the last."""
+"""The ASGI lifespan: opens what a worker owns before the first request, closes it after the last."""
 
 import gc
 import traceback
+from contextlib import AsyncExitStack
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 
 from sales.conf import SaleOptions
 from sales.runtime import Runtime
@@ -12,22 +14,24 @@ from sales.storage import connection_info
 
 
 async def lifespan(scope: Any, receive: Any, send: Any) -> None:
-    """Run one life of the application; requests find the runtime in the state of their scope."""
+    """Run one life of the application; requests find what was opened in the state of their scope."""
     await receive()
-    try:
-        conninfo = await sync_to_async(connection_info)()
-        runtime = Runtime(conninfo, SaleOptions.from_settings())
-        await runtime.__aenter__()
-    except Exception:
-        await send({"type": "lifespan.startup.failed", "message": traceback.format_exc()})
-        return
-    # What is loaded now stays: the collector need not look at it again and again.
-    gc.collect()
-    gc.freeze()
-    scope["state"]["runtime"] = runtime
-    await send({"type": "lifespan.startup.complete"})
-    try:
+    async with AsyncExitStack() as stack:
+        try:
+            conninfo = await sync_to_async(connection_info)()
+            scope["state"]["runtime"] = await stack.enter_async_context(
+                Runtime(conninfo, SaleOptions.from_settings())
+            )
+            if settings.FLASHSALE_TRAIN_EXAMPLE:
+                from batching.examples.trains.booking import BookingOffice
+
+                scope["state"]["booking_office"] = await stack.enter_async_context(BookingOffice())
+        except Exception:
+            await send({"type": "lifespan.startup.failed", "message": traceback.format_exc()})
+            return
+        # What is loaded now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        await send({"type": "lifespan.startup.complete"})
         await receive()
-    finally:
-        await runtime.__aexit__(None, None, None)
     await send({"type": "lifespan.shutdown.complete"})

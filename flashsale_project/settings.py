@@ -52,6 +52,11 @@ INSTALLED_APPS = [
     "sales",
 ]
 
+# Seats on trains at /book: the worked example of the batching package.
+FLASHSALE_TRAIN_EXAMPLE = env.bool("FLASHSALE_TRAIN_EXAMPLE", default=DEBUG)
+if FLASHSALE_TRAIN_EXAMPLE:
+    INSTALLED_APPS.append("batching.examples.trains")
+
 # For the admin alone: the sale's own calls pass through none of it (see handlers.py).
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

@@ -1,5 +1,6 @@
 """The paths of the project."""
 
+from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path
 
@@ -10,6 +11,9 @@ urlpatterns = [
     path("", include("sales.urls")),
     path("admin/", admin.site.urls),
 ]
+
+if settings.FLASHSALE_TRAIN_EXAMPLE:
+    urlpatterns.append(path("", include("batching.examples.trains.urls")))
 
 handler404 = "sales.views.not_found"
 handler500 = "sales.views.failed"

@@ -1,0 +1,55 @@
+"""``GET|POST /book?train=batchy&person=elgopher&seat=3``"""
+
+from typing import Any, cast
+
+from django.core.exceptions import SuspiciousOperation
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+
+from batching.examples.trains.booking import BookingOffice, Unavailable
+from batching.examples.trains.models import MAX_NAME, Refused
+
+
+@csrf_exempt
+async def book(request: HttpRequest) -> HttpResponse:
+    """Book a seat: 200 once it is committed, 400 with the reason where it cannot be."""
+    if request.method not in ("GET", "POST"):
+        response = _problem(405, "method_not_allowed", "This answers to GET and POST.")
+        response["Allow"] = "GET, POST"
+        return response
+    office = cast(BookingOffice, cast(Any, request).scope["state"]["booking_office"])
+    try:
+        seat = _parameter(request, "seat")
+        if not (seat.isascii() and seat.isdigit() and len(seat) < 10):
+            raise Refused("invalid_parameter", "seat must be a whole number.")
+        await office.book(
+            train=_parameter(request, "train"), person=_parameter(request, "person"), seat=int(seat)
+        )
+    except Refused as refusal:
+        return _problem(400, refusal.reason, str(refusal))
+    except Unavailable as failure:
+        response = _problem(503, "unavailable", str(failure))
+        response["Retry-After"] = "1"
+        return response
+    return HttpResponse("booked", content_type="text/plain")
+
+
+def _parameter(request: HttpRequest, name: str) -> str:
+    try:
+        values = request.GET.getlist(name)
+    except SuspiciousOperation:
+        raise Refused("invalid_parameter", "There are too many parameters.") from None
+    if len(values) != 1 or not values[0].strip():
+        raise Refused("invalid_parameter", f"{name} must be given once, and not be empty.")
+    value = values[0]
+    if len(value) > MAX_NAME or not value.isprintable():
+        raise Refused("invalid_parameter", f"{name} must be at most {MAX_NAME} printable characters.")
+    return value
+
+
+def _problem(status: int, reason: str, detail: str) -> HttpResponse:
+    return JsonResponse(
+        {"title": reason.replace("_", " "), "status": status, "detail": detail, "reason": reason},
+        status=status,
+        content_type="application/problem+json",
+    )
