@@ -15,7 +15,16 @@ from typing import NamedTuple
 from uuid import UUID
 
 from sales.codes import new_code
-from sales.exceptions import AllHeld, InvalidParameter, ItemHeld, ItemSold, Paused, SoldOut, UserLimit
+from sales.exceptions import (
+    AllHeld,
+    InvalidParameter,
+    ItemHeld,
+    ItemSold,
+    Paused,
+    Refusal,
+    SoldOut,
+    UserLimit,
+)
 
 AVAILABLE, HELD, SOLD, EXPIRED = range(4)
 """States in memory. EXPIRED: a hold whose time is over and that nobody has swept yet, as far as we know."""
@@ -124,28 +133,29 @@ class Inventory:
             _count(self._lapsed, self._users[item_id], 1)
             self._put(item_id)
 
-    def check(self, user_id: int, item_id: int | None, now: float) -> None:
-        """Refuse at once what cannot be granted now, as far as this worker knows.
+    def refusal(self, user_id: int, item_id: int | None, now: float) -> Refusal | type[Refusal] | None:
+        """What cannot be granted now, as far as this worker knows; ``None`` where it can.
 
-        ``item_id`` ``None`` asks for any free item. Raises the `Refusal`; changes nothing but what time
-        has freed.
+        ``item_id`` ``None`` asks for any free item. Changes nothing but what time has freed. A refusal that
+        always says the same is only named, by its class: most answers of a sale come from here.
         """
         if self._expiries and self._expiries[0][0] <= now - EXPIRY_MARGIN:
             self.expire(now)
         sale = self.sale
         if sale.paused:
-            raise Paused
+            return Paused
         if item_id is None:
             if not self._free:
-                self._refuse_all(now)
+                return SoldOut if self.sold == sale.items else self.all_held(now)
         elif item_id >= sale.items:
-            raise InvalidParameter(f"item_id must be a whole number from 0 to {sale.items - 1}.")
+            return InvalidParameter(f"item_id must be a whole number from 0 to {sale.items - 1}.")
         elif (state := self._states[item_id]) == SOLD:
-            raise ItemSold
+            return ItemSold
         elif state == HELD:
-            raise ItemHeld
+            return ItemHeld
         if self._taken.get(user_id, 0) >= sale.user_limit:
-            raise UserLimit
+            return UserLimit
+        return None
 
     def taken(self, user_id: int) -> int:
         """How many items this user holds and has bought."""
@@ -160,11 +170,6 @@ class Inventory:
         first = self._first_expiry()
         wait = self.sale.checkout_ttl if first is None else first[0] + EXPIRY_MARGIN - now
         return AllHeld(retry_after=max(1, math.ceil(wait)))
-
-    def _refuse_all(self, now: float) -> None:
-        if self.sold == self.sale.items:
-            raise SoldOut
-        raise self.all_held(now)
 
     def _first_expiry(self) -> tuple[float, int, int] | None:
         """The first hold to expire, once those that ended in another way are thrown out."""
@@ -240,7 +245,8 @@ class HoldBatch:
         inventory = self.inventory
         if self.now >= inventory.sale.ends_at:
             raise Stale
-        inventory.check(user_id, item_id, self.now)
+        if (refusal := inventory.refusal(user_id, item_id, self.now)) is not None:
+            raise refusal
         if item_id is None:
             item_id = self._next_free()
         elif item_id in self.holds:

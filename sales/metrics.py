@@ -5,12 +5,12 @@ process can add them up; without it the figures are those of this process.
 """
 
 import os
-from functools import cache
+from collections import Counter
 
+import prometheus_client
 from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
-    Counter,
     Gauge,
     Histogram,
     generate_latest,
@@ -19,7 +19,9 @@ from prometheus_client import (
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
-_ANSWERS = Counter("flashsale_answers", "Answers to the calls of the sale.", ["call", "outcome"])
+_ANSWERS = prometheus_client.Counter(
+    "flashsale_answers", "Answers to the calls of the sale.", ["call", "outcome"]
+)
 BATCH_SIZE = Histogram(
     "flashsale_batch_size",
     "Operations saved in one batch.",
@@ -32,19 +34,24 @@ BATCH_SECONDS = Histogram(
     ["kind"],
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
 )
-STALE = Counter("flashsale_stale", "Holds decided on a stale memory and decided again.")
+STALE = prometheus_client.Counter("flashsale_stale", "Holds decided on a stale memory and decided again.")
 ITEMS = Gauge("flashsale_items", "Items of the current sale.", ["state"], multiprocess_mode="livemostrecent")
 SALE = Gauge("flashsale_sale", "Number of the current sale.", multiprocess_mode="livemostrecent")
 
 
-@cache
-def _answers(call: str, outcome: str) -> Counter:
-    return _ANSWERS.labels(call, outcome)
+_counted: Counter[tuple[str, str]] = Counter()
 
 
 def count_answer(call: str, outcome: str) -> None:
     """Count one answer to this call: ``granted``, ``done``, or the reason of its refusal."""
-    _answers(call, outcome).inc()
+    _counted[call, outcome] += 1
+
+
+def flush_answers() -> None:
+    """Hand on what was counted. A counter of prometheus_client costs more than most of our answers."""
+    for (call, outcome), count in _counted.items():
+        _ANSWERS.labels(call, outcome).inc(count)
+    _counted.clear()
 
 
 def registry() -> CollectorRegistry:

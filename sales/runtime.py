@@ -89,6 +89,7 @@ class Runtime:
         self.storage = Storage(conninfo)
         self.clock = DatabaseClock()
         self.inventories: dict[int, Inventory] = {}
+        self._selling: Inventory | None = None
         self.draining = False
         self.database_answers = False
         self._marks: dict[int, int] = {}
@@ -121,22 +122,39 @@ class Runtime:
     ) -> None:
         self.draining = True
         await self._stack.aclose()
+        metrics.flush_answers()
 
     # --- what services ask
 
     @property
     def ready(self) -> bool:
         """Whether this worker can sell: the current sale is loaded, the database answers, no drain."""
-        return not self.draining and self.database_answers and self._current() is not None
+        return not self.draining and self.database_answers and self.selling() is not None
 
     def current(self) -> Inventory:
         """The inventory of the current sale.
 
         Raises `NoSale`, or `DatabaseUnavailable` where it may only be that it could not be loaded.
         """
-        if (inventory := self._current()) is not None:
+        if (inventory := self.selling()) is not None:
             return inventory
-        raise NoSale if self.database_answers else DatabaseUnavailable
+        raise self.no_sale()
+
+    def no_sale(self) -> type[Refusal]:
+        """What it means that no sale is known."""
+        return NoSale if self.database_answers else DatabaseUnavailable
+
+    def selling(self) -> Inventory | None:
+        """The inventory of the current sale, if one is known."""
+        now = self.clock.now()
+        # Nearly always the one of the last question.
+        if (selling := self._selling) is not None and selling.sale.starts_at <= now < selling.sale.ends_at:
+            return selling
+        for inventory in self.inventories.values():
+            if inventory.sale.starts_at <= now < inventory.sale.ends_at:
+                self._selling = inventory
+                return inventory
+        return None
 
     async def look(self, inventory: Inventory) -> None:
         """Learn what any worker committed before this call, unless the database does not answer in time.
@@ -152,7 +170,7 @@ class Runtime:
         """When the next sale starts, in seconds since the epoch; ``None`` where that is not known."""
         now = self.clock.now()
         starts = [i.sale.starts_at for i in self.inventories.values() if i.sale.starts_at > now]
-        current = self._current()
+        current = self.selling()
         return min(starts, default=current.sale.ends_at if current else None)
 
     def key_of(self, code: UUID) -> int:
@@ -270,7 +288,8 @@ class Runtime:
             logger.exception("housekeeping failed")
         else:
             self.database_answers = True
-        if (current := self._current()) is not None:
+        metrics.flush_answers()
+        if (current := self.selling()) is not None:
             metrics.SALE.set(current.sale.id)
             for state in ("sold", "held", "available"):
                 metrics.ITEMS.labels(state).set(getattr(current, state))
@@ -285,6 +304,7 @@ class Runtime:
                 self.inventories[sale.id] = Inventory(sale, rows)
         for gone in self.inventories.keys() - {sale.id for sale in sales}:
             del self.inventories[gone], self._marks[gone]
+        self._selling = None  # the sales may have changed
 
     async def _refresh(self, inventory: Inventory) -> None:
         sale_id = inventory.sale.id
@@ -299,13 +319,6 @@ class Runtime:
         inventory.expire(self.clock.now())
         if inventory.has_expired:
             inventory.learn(row for _, row in await self.storage.try_sweep(inventory.sale.id))
-
-    def _current(self) -> Inventory | None:
-        now = self.clock.now()
-        for inventory in self.inventories.values():
-            if inventory.sale.starts_at <= now < inventory.sale.ends_at:
-                return inventory
-        return None
 
     def _covered_until(self) -> float:
         """The end of the sales that follow each other without a gap from now on."""

@@ -4,10 +4,11 @@ Each raises a `Refusal` for what cannot be, and then nothing was changed. Cancel
 wait: what was accepted for a batch is saved all the same.
 """
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 from uuid import UUID
 
 from batching import BatchError, KeyedProcessor, ProcessorStopped, QueueFull
@@ -21,12 +22,19 @@ from sales.exceptions import (
     Refusal,
     UnknownCode,
 )
-from sales.inventory import HoldBatch, Inventory, SaleFacts, Stale
+from sales.inventory import Hold, HoldBatch, Inventory, SaleFacts, Stale
 from sales.metrics import count_answer
 from sales.runtime import Runtime, Settlement, SettlementBatch
 from sales.storage import Receipt
 
+R = TypeVar("R")
 T = TypeVar("T")
+
+Answer = Callable[[T | BaseException], None]
+"""Called with the outcome of a call, once."""
+
+Refused = Refusal | type[Refusal]
+"""A refusal, or the class of one that always says the same."""
 
 MAX_USER_ID = 2**63 - 1
 
@@ -58,7 +66,7 @@ async def checkout(runtime: Runtime, *, user_id: int, item_id: int | None = None
         raise InvalidParameter(f"user_id must be a whole number from 0 to {MAX_USER_ID}.")
     if item_id is not None and item_id < 0:
         raise InvalidParameter("item_id must not be negative.")
-    return await _answered("checkout", "granted", _checkout(runtime, user_id, item_id))
+    return await _answered(partial(start_checkout, runtime, user_id, item_id))
 
 
 async def purchase(runtime: Runtime, *, code: UUID) -> None:
@@ -66,12 +74,12 @@ async def purchase(runtime: Runtime, *, code: UUID) -> None:
 
     The database decides, so the code may come from any worker, and from a sale that has ended.
     """
-    await _answered("purchase", "done", _settle(runtime, runtime.purchases, code))
+    await _answered(partial(start_purchase, runtime, code))
 
 
 async def release(runtime: Runtime, *, code: UUID) -> None:
     """Give back the item that this code holds. Doing it again is no error."""
-    await _answered("release", "done", _settle(runtime, runtime.releases, code))
+    await _answered(partial(_Settling("release", runtime, runtime.releases, code).start))
 
 
 async def receipt(runtime: Runtime, *, code: UUID) -> Receipt:
@@ -106,44 +114,168 @@ async def status(runtime: Runtime, *, sale_id: int | None = None) -> SaleStatus:
     )
 
 
-async def _checkout(runtime: Runtime, user_id: int, item_id: int | None) -> UUID:
-    for _ in range(MAX_STALE):
-        _refuse_if_draining(runtime)
-        inventory = runtime.current()
-        inventory.check(user_id, item_id, runtime.clock.now())
+def start_checkout(
+    runtime: Runtime, user_id: int, item_id: int | None, answer: Answer[UUID]
+) -> Refused | None:
+    """`checkout` for who does not wait in a task: refuse at once, or call ``answer`` once it is decided.
+
+    Returns the refusal, or ``None``, and then ``answer`` is called exactly once, later, with the code or
+    with the exception that `checkout` would raise.
+    """
+    refused = _refusal(runtime, user_id, item_id)
+    if refused is not None:
+        count_answer("checkout", refused.reason)
+        return refused
+    return _CheckingOut(runtime, user_id, item_id).start(answer)
+
+
+def start_purchase(runtime: Runtime, code: UUID, answer: Answer[UUID]) -> Refused | None:
+    """`purchase` likewise; ``answer`` is called with the code, or with the exception."""
+    return _Settling("purchase", runtime, runtime.purchases, code).start(answer)
+
+
+def _refusal(runtime: Runtime, user_id: int, item_id: int | None) -> Refused | None:
+    """Why this cannot be held, as far as this worker knows."""
+    if runtime.draining:
+        return Draining
+    inventory = runtime.selling()
+    if inventory is None:
+        return runtime.no_sale()
+    return inventory.refusal(user_id, item_id, runtime.clock.now())
+
+
+class _Call(Generic[R, T]):
+    """One call that joins a batch: an operation, and what to do with its outcome."""
+
+    __slots__ = ("_answer", "_runtime")
+
+    name: str
+    outcome = "done"
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def start(self, answer: Answer[UUID]) -> Refused | None:
+        """Refuse, or call ``answer`` later; either is counted."""
+        self._answer = answer
+        refused = self._submit()
+        if refused is not None:
+            count_answer(self.name, refused.reason)
+        return refused
+
+    def _submit(self) -> Refused | None:
+        if self._runtime.draining:
+            return Draining
         try:
-            hold = await runtime.checkouts.run(
-                inventory.sale.id, partial(HoldBatch.hold, user_id=user_id, item_id=item_id)
-            )
-        except Stale:
-            continue
-        return hold.code
-    raise ItemHeld if item_id is not None else Overloaded
+            future = self._join()
+        except Refusal as refusal:
+            return refusal
+        except BatchError as error:
+            return _meaning(error)
+        future.add_done_callback(self._settled)
+        return None
+
+    def _settled(self, future: "asyncio.Future[T]") -> None:
+        error = future.exception()
+        if error is None:
+            count_answer(self.name, self.outcome)
+            self._answer(self._code(future.result()))
+        else:
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, BatchError):
+            meaning = _meaning(error)
+            meaning.__cause__ = error
+            error = meaning
+        count_answer(self.name, error.reason if isinstance(error, Refusal) else "internal_error")
+        self._answer(error)
+
+    def __call__(self, resource: R) -> T:
+        raise NotImplementedError
+
+    def _join(self) -> "asyncio.Future[T]":
+        raise NotImplementedError
+
+    def _code(self, result: T) -> UUID:
+        raise NotImplementedError
 
 
-async def _settle(runtime: Runtime, processor: KeyedProcessor[int, SettlementBatch], code: UUID) -> None:
-    _refuse_if_draining(runtime)
+class _CheckingOut(_Call[HoldBatch, Hold]):
+    """A checkout; one that met a stale memory is decided again."""
 
-    def join(batch: SettlementBatch) -> Settlement:
-        batch.append(settlement := Settlement(code))
-        return settlement
+    __slots__ = ("_item_id", "_tries", "_user_id")
 
-    await processor.run(runtime.key_of(code), join)
+    name = "checkout"
+    outcome = "granted"
+
+    def __init__(self, runtime: Runtime, user_id: int, item_id: int | None) -> None:
+        super().__init__(runtime)
+        self._user_id = user_id
+        self._item_id = item_id
+        self._tries = 0
+
+    def __call__(self, batch: HoldBatch) -> Hold:
+        return batch.hold(self._user_id, self._item_id)
+
+    def _join(self) -> "asyncio.Future[Hold]":
+        return self._runtime.checkouts.submit(self._runtime.current().sale.id, self)
+
+    def _failed(self, error: BaseException) -> None:
+        if not isinstance(error, Stale):
+            super()._failed(error)
+            return
+        self._tries += 1
+        if self._tries < MAX_STALE:
+            refused = _refusal(self._runtime, self._user_id, self._item_id) or self._submit()
+        else:
+            refused = Overloaded if self._item_id is None else ItemHeld
+        if refused is not None:
+            super()._failed(refused if isinstance(refused, Refusal) else refused())
+
+    def _code(self, result: Hold) -> UUID:
+        return result.code
 
 
-async def _answered(call: str, outcome: str, answer: Awaitable[T]) -> T:
-    """Count the answer, and turn what happened to the batch into the refusal it means for a user."""
-    try:
-        result = await answer
-    except Refusal as refusal:
-        count_answer(call, refusal.reason)
-        raise
-    except BatchError as error:
-        meaning = _meaning(error)
-        count_answer(call, meaning.reason)
-        raise meaning from error
-    count_answer(call, outcome)
-    return result
+class _Settling(_Call[SettlementBatch, Settlement]):
+    """A purchase or a release."""
+
+    __slots__ = ("_processor", "_wish", "name")
+
+    def __init__(
+        self, name: str, runtime: Runtime, processor: KeyedProcessor[int, SettlementBatch], code: UUID
+    ) -> None:
+        super().__init__(runtime)
+        self.name = name
+        self._processor = processor
+        self._wish = Settlement(code)
+
+    def __call__(self, batch: SettlementBatch) -> Settlement:
+        batch.append(self._wish)
+        return self._wish
+
+    def _join(self) -> "asyncio.Future[Settlement]":
+        return self._processor.submit(self._runtime.key_of(self._wish.code), self)
+
+    def _code(self, result: Settlement) -> UUID:
+        return result.code
+
+
+async def _answered(start: Callable[[Answer[UUID]], Refused | None]) -> UUID:
+    """Start a call and wait for its answer."""
+    future: asyncio.Future[UUID] = asyncio.get_running_loop().create_future()
+
+    def answer(result: UUID | BaseException) -> None:
+        if future.done():  # whoever waited has left
+            return
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    if (refused := start(answer)) is not None:
+        raise refused
+    return await future
 
 
 def _meaning(error: BatchError) -> Refusal:
@@ -152,8 +284,3 @@ def _meaning(error: BatchError) -> Refusal:
     if isinstance(error, QueueFull):
         return Overloaded()
     return DatabaseUnavailable()
-
-
-def _refuse_if_draining(runtime: Runtime) -> None:
-    if runtime.draining:
-        raise Draining

@@ -90,6 +90,7 @@ async def get_readyz(request: HttpRequest) -> HttpResponse:
 
 async def get_metrics(request: HttpRequest) -> HttpResponse:
     """``GET /metrics``, of all workers of this service."""
+    metrics.flush_answers()
     text = await asyncio.to_thread(metrics.exposition)
     return HttpResponse(text, content_type="text/plain; version=0.0.4; charset=utf-8")
 
