@@ -36,6 +36,12 @@ FLASHSALE_PERIOD = positive("FLASHSALE_PERIOD", 3600)  # seconds
 
 FLASHSALE_WORKERS = positive("FLASHSALE_WORKERS", min(4, os.cpu_count() or 1))
 
+# Which way the two hot calls take: answered in the HTTP protocol, or by Django's views like the others.
+LANES = ("express", "django")
+FLASHSALE_LANE = env.str("FLASHSALE_LANE", default=LANES[0])
+if FLASHSALE_LANE not in LANES:
+    raise ImproperlyConfigured(f"FLASHSALE_LANE must be express or django, not {FLASHSALE_LANE!r}.")
+
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", default="") or kept_secret_key(FLASHSALE_DATA_DIR)
 ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])

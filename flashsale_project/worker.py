@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import django
 import uvicorn
+from django.conf import settings
 
 if TYPE_CHECKING:  # Django is set up when uvicorn imports the application
     from sales.runtime import Runtime
@@ -101,13 +102,14 @@ def main(listen_fd: int, channel_fd: int) -> None:
     # Each client is a file descriptor, and the usual soft limit of 1,024 is no crowd.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    from flashsale_project.express import ExpressProtocol
     from flashsale_project.protocol import Protocol
 
     channel = socket.socket(fileno=channel_fd)
     channel.setblocking(False)
     config = uvicorn.Config(
         "flashsale_project.asgi:application",
-        http=Protocol,
+        http=ExpressProtocol if settings.FLASHSALE_LANE == "express" else Protocol,
         loop="uvloop",
         ws="none",
         lifespan="on",

@@ -106,6 +106,11 @@ def failed(request: HttpRequest) -> HttpResponseBase:
     """Django's ``handler500``, likewise."""
     if request.path.startswith("/admin/"):
         return defaults.server_error(request)
+    return internal_error()
+
+
+def internal_error() -> HttpResponse:
+    """What a client is told of a fault of ours."""
     return problem(500, "internal_error", "The service failed; the failure was logged.")
 
 

@@ -87,7 +87,8 @@ async def test_metrics_add_up_all_workers(service: Service) -> None:
         async with Client(service.port) as client:
             await client.post(f"/checkout?user_id=1&item_id={10**9}")
     async with asyncio.timeout(DEADLINE):
-        while await granted() < before + 20:  # workers hand on their counts twice a second
+        # Workers hand on their counts twice a second.
+        while await granted() < before + 20:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     assert await granted() == before + 20
 

@@ -61,6 +61,12 @@ class Command(BaseCommand):
             metavar="N",
             help="worker processes (%(default)s)",
         )
+        parser.add_argument(
+            "--lane",
+            choices=settings.LANES,
+            default=settings.FLASHSALE_LANE,
+            help="how POST /checkout and /purchase are answered: in the HTTP protocol, or by Django's views",
+        )
         for name, meaning in MEANINGS.items():
             parser.add_argument(
                 f"--{name.replace('_', '-')}",
@@ -94,7 +100,7 @@ class Command(BaseCommand):
                 os.environ[DIRECTORY_VARIABLE] = metrics_directory
                 supervisor = Supervisor(
                     sockets,
-                    environment=self._environment(sale_options, server),
+                    environment=self._environment(sale_options, options["lane"], server),
                     directory=settings.BASE_DIR,
                     ended=mark_process_dead,
                 )
@@ -147,11 +153,14 @@ class Command(BaseCommand):
                 f"cannot be used: {reason}"
             ) from error
 
-    def _environment(self, options: SaleOptions, server: EmbeddedPostgres | None) -> dict[str, str]:
+    def _environment(
+        self, options: SaleOptions, lane: str, server: EmbeddedPostgres | None
+    ) -> dict[str, str]:
         """What the workers are told; the database's password goes this way, not on a command line."""
         environment = dict(os.environ)
         for name in LIMITS:
             environment[variable(name)] = str(getattr(options, name))
+        environment["FLASHSALE_LANE"] = lane
         environment["FLASHSALE_DATA_DIR"] = str(settings.FLASHSALE_DATA_DIR)
         if server is not None and server.url is not None:
             environment["DATABASE_URL"] = server.url
