@@ -144,8 +144,14 @@ def clean_environment(data_dir: Path) -> dict[str, str]:
 MakeService = Callable[..., Service]
 
 
+@pytest.fixture(scope="module", params=["express", "django"])
+def lane(request: pytest.FixtureRequest) -> str:
+    """Every test of the whole service runs on both lanes."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def make_service() -> Iterator[MakeService]:
+def make_service(lane: str) -> Iterator[MakeService]:
     """Make services (not started), each on a new database; stopped and removed after the module.
 
     The database is embedded, or, where the tests were given a DATABASE_URL, a new one on that server.
@@ -159,7 +165,7 @@ def make_service() -> Iterator[MakeService]:
         directory = Path(tempfile.mkdtemp(prefix="flashsale service "))
         directory.chmod(0o755)
         directories.append(directory)
-        environment = clean_environment(directory) | variables
+        environment = clean_environment(directory) | {"FLASHSALE_LANE": lane} | variables
         if server:
             name = f"flashsale_{uuid4().hex}"
             with psycopg.connect(server, autocommit=True) as connection:
