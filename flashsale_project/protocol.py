@@ -36,6 +36,14 @@ class Protocol(HttpToolsProtocol):
             self._refuse(431, "headers_too_large", f"The headers are longer than {MAX_HEADERS} bytes.")
         super().on_header(name, value)
 
+    def on_response_complete(self) -> None:
+        """Called by uvicorn after each answer."""
+        super().on_response_complete()
+        # It has resumed reading, though others are still waiting: whoever sends faster than it is answered
+        # would fill the memory.
+        if self.pipeline and not self.transport.is_closing():
+            self.flow.pause_reading()
+
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn when the parser, or one of the methods above, has failed."""
         status, reason, detail = self._refusal or (400, "invalid_request", "This is not an HTTP request.")
