@@ -22,6 +22,7 @@ from psycopg.rows import namedtuple_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from sales import statements
+from sales.arrays import ArrayDumper
 from sales.codes import place_of
 from sales.exceptions import DatabaseUnavailable
 from sales.inventory import AVAILABLE, Hold, ItemRow, SaleFacts
@@ -334,6 +335,7 @@ class Storage:
 
 
 async def _configure(connection: Connection) -> None:
+    connection.adapters.register_dumper(list, ArrayDumper)
     # Compiling a plan takes longer than any of our statements runs.
     await connection.execute("SET timezone TO 'UTC'; SET jit TO off")
 

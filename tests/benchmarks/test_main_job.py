@@ -14,9 +14,9 @@ import pytest
 from sales.inventory import HoldBatch, Inventory
 from sales.models import Sale
 from sales.runtime import Runtime
-from tests.acceptance.conftest import MakeService, make_service
+from tests.acceptance.conftest import MakeService, lane, make_service
 
-__all__ = ["make_service"]
+__all__ = ["lane", "make_service"]
 
 pytestmark = pytest.mark.benchmark
 
