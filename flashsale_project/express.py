@@ -10,7 +10,6 @@ come stands where uvicorn keeps the cycle of a request, so its own order, shutdo
 That is all of uvicorn's inside that is used here: ``cycle``, ``pipeline``, ``flow`` and ``server_state``.
 """
 
-import asyncio
 import logging
 import re
 from typing import Any
@@ -95,16 +94,14 @@ class ExpressProtocol(Protocol):
         self._kept: list[tuple[bytes, bytes]] = []
         self._match: re.Match[bytes] | None = None
         self._pending: Pending | None = None
-        self._is_receiving = False
         self._is_blocked = False
-        self._answered_at = 0.0
-        self._idle_timer: asyncio.TimerHandle | None = None
 
     # --- what the parser calls
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
-        self._is_receiving = True
+        self._is_receiving = self._in_head = True
+        self._unread = self._age = 0
         self._stock = False
         self._target = b""
         self._kept = []
@@ -156,10 +153,10 @@ class ExpressProtocol(Protocol):
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
-        self._is_receiving = False
         if self._stock:
             super().on_message_complete()
             return
+        self._is_receiving = False
         match = self._match
         assert match is not None
         if self.cycle is not None and not self.cycle.response_complete:
@@ -174,9 +171,7 @@ class ExpressProtocol(Protocol):
                 return
             self.transport.write(self._refusal_bytes(no))
             self.server_state.total_requests += 1
-            self._answered_at = self.loop.time()
-            if self._idle_timer is None:
-                self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._check_idle)
+            self._has_answered = True
 
     # --- what uvicorn and the transport call
 
@@ -199,9 +194,6 @@ class ExpressProtocol(Protocol):
         """Called by the transport."""
         self._is_blocked = False
         super().connection_lost(exc)
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
 
     # ---
 
@@ -297,22 +289,6 @@ class ExpressProtocol(Protocol):
         ExpressProtocol._defaults_bytes = b"".join(name + b": " + value + b"\r\n" for name, value in defaults)
         ExpressProtocol._closing = any(name == b"connection" for name, _ in defaults)
         ExpressProtocol._ready.clear()
-
-    def _check_idle(self) -> None:
-        """Close the connection when nothing has come since the last answer for as long as uvicorn waits.
-
-        One timer for many answers: uvicorn's own way, one for each, costs a tenth of a refusal.
-        """
-        self._idle_timer = None
-        if self._is_receiving or self.timeout_keep_alive_task is not None:
-            return  # a request has begun, or uvicorn's timer runs
-        if self.cycle is not None and not self.cycle.response_complete:
-            return  # uvicorn's timer starts with its answer
-        left = self._answered_at + self.timeout_keep_alive - self.loop.time()
-        if left > 0:
-            self._idle_timer = self.loop.call_later(left, self._check_idle)
-        else:
-            self.timeout_keep_alive_handler()
 
 
 class _NobodyWaits:

@@ -17,13 +17,14 @@ import signal
 import socket
 import sys
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import django
 import uvicorn
 from django.conf import settings
 
 if TYPE_CHECKING:  # Django is set up when uvicorn imports the application
+    from flashsale_project.protocol import Protocol
     from sales.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,13 @@ class WorkerServer(uvicorn.Server):
         loop.add_reader(self._channel, self._supervisor_gone)
         with contextlib.suppress(OSError):
             self._channel.send(b"ready")
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called by uvicorn ten times a second."""
+        if counter % 10 == 0:
+            for connection in list(self.server_state.connections):
+                cast("Protocol", connection).on_second()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn when it is time to go."""

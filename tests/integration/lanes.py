@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
+import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
@@ -15,11 +17,14 @@ from flashsale_project.asgi import application
 from flashsale_project.express import ExpressProtocol
 from flashsale_project.protocol import Protocol
 from sales.runtime import Runtime
+from sales.storage import connection_info
 from tests.conftest import DEADLINE
 
 HEADERS = [(b"date", b"Sat, 21 Nov 2026 00:00:00 GMT"), (b"server", b"uvicorn")]
 CODE = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 KEEP_ALIVE = 5
+NEVER = "00000000-0000-8000-8000-000000000000"
+"""A checkout code that was never given out."""
 
 
 class _Counts:
@@ -78,7 +83,8 @@ class Lane:
     async def settle(self) -> None:
         """Wait until the server has read everything and answered what it understood."""
         async with asyncio.timeout(DEADLINE):
-            while not self.is_idle():  # noqa: ASYNC110
+            while not self.is_idle():
+                await self.read()
                 await asyncio.sleep(0)
         await self.read()
 
@@ -91,6 +97,7 @@ class Lane:
             protocol.received == self.sent
             and (protocol.cycle is None or protocol.cycle.response_complete)
             and not protocol.pipeline
+            and not protocol._rest
             and protocol.transport.get_write_buffer_size() == 0
         )
 
@@ -135,6 +142,32 @@ async def connected(kind: Callable[..., Any], runtime: Runtime, **options: Any) 
             while not protocol.lost or state.tasks:
                 protocol.transport.abort()
                 await asyncio.sleep(0)
+
+
+def post(target: str, *headers: str, body: bytes = b"") -> bytes:
+    """A request as an ordinary client sends it."""
+    return "\r\n".join([f"POST {target} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode() + body
+
+
+def statuses(lane: Lane) -> list[int]:
+    """The statuses of all answers so far."""
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", lane.got)]
+
+
+def reasons(lane: Lane) -> list[str]:
+    """The reasons of all refusals so far."""
+    return [reason.decode() for reason in re.findall(rb'"reason": "(\w+)"', lane.got)]
+
+
+@contextlib.asynccontextmanager
+async def commits_held(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Meanwhile no batch can be committed, for as long as it takes."""
+    monkeypatch.setattr("sales.storage.STATEMENT_TIMEOUT", 3600)
+    monkeypatch.setattr("sales.runtime.SAVE_TIMEOUT", 3600)
+    async with await psycopg.AsyncConnection.connect(connection_info()) as connection:
+        await connection.execute("LOCK TABLE sales_saleitem IN SHARE MODE")
+        yield
+        await connection.rollback()
 
 
 def normalized(lane: Lane) -> tuple[bytes, bool]:

@@ -14,33 +14,14 @@ import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from flashsale_project.express import Pending
+from flashsale_project.protocol import SLICE
 from sales.inventory import Inventory
 from sales.runtime import Runtime
 from sales.storage import connection_info
 from tests.conftest import eventually
-from tests.integration.lanes import Express, Lane, connected
-
-NEVER = "00000000-0000-8000-8000-000000000000"
-
-
-def post(target: str, *headers: str) -> bytes:
-    """A request as an ordinary client sends it."""
-    return "\r\n".join([f"POST {target} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
-
+from tests.integration.lanes import NEVER, Express, Lane, commits_held, connected, post, reasons, statuses
 
 REFUSED = post("/purchase?code=" + NEVER, "Cookie: " + 500 * "x")
-PACKET = 256 * 1024
-"""Bytes that asyncio reads at a time."""
-
-
-def statuses(lane: Lane) -> list[int]:
-    """The statuses of all answers so far."""
-    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", lane.got)]
-
-
-def reasons(lane: Lane) -> list[str]:
-    """The reasons of all refusals so far."""
-    return [reason.decode() for reason in re.findall(rb'"reason": "(\w+)"', lane.got)]
 
 
 @pytest.fixture
@@ -48,17 +29,6 @@ async def lane(worker: Runtime) -> AsyncIterator[Lane]:
     """A connection to the express lane."""
     async with connected(Express, worker) as connection:
         yield connection
-
-
-@asynccontextmanager
-async def commits_held(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    """Meanwhile no batch can be committed, for as long as it takes."""
-    monkeypatch.setattr("sales.storage.STATEMENT_TIMEOUT", 3600)
-    monkeypatch.setattr("sales.runtime.SAVE_TIMEOUT", 3600)
-    async with await psycopg.AsyncConnection.connect(connection_info()) as connection:
-        await connection.execute("LOCK TABLE sales_saleitem IN SHARE MODE")
-        yield
-        await connection.rollback()
 
 
 async def hold(lane: Lane, item: int) -> str:
@@ -80,7 +50,7 @@ async def unread(lane: Lane, requests: bytes) -> AsyncIterator[None]:
         await eventually(lambda: protocol.flow.write_paused and protocol.flow.read_paused)
         yield
         while not (sending.done() and lane.is_idle()):
-            assert len(protocol.pipeline) * len(REFUSED) < 2 * PACKET
+            assert len(protocol.pipeline) * len(REFUSED) <= SLICE
             await lane.read()
             await asyncio.sleep(0)
     await lane.read()
@@ -233,34 +203,6 @@ async def test_answers_carry_the_date_of_now(lane: Lane) -> None:
         await lane.send(post("/purchase?code=" + NEVER) + post("/checkout?user_id=1"))
         await lane.settle()
         assert lane.got.count(b"date: " + date + b"\r\nserver: uvicorn\r\n") == 2
-
-
-async def test_an_idle_connection_is_closed(lane: Lane) -> None:
-    lane.protocol.timeout_keep_alive = 0.05
-    for target in "/checkout?user_id=x", "/purchase?code=" + NEVER, "/checkout?user_id=1":
-        await lane.send(post(target))
-        await lane.settle()
-    await eventually(lambda: lane.protocol.lost)
-    assert statuses(lane) == [400, 409, 200]
-
-
-async def test_a_connection_in_use_is_not_idle(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
-    refusal = post("/purchase?code=" + NEVER)
-    await lane.send(refusal + refusal[:30])
-    await lane.arrive()
-    lane.protocol._answered_at = -3600.0  # long ago
-    lane.protocol._check_idle()
-    assert not lane.protocol.transport.is_closing()
-    await lane.send(refusal[30:])
-    await lane.settle()
-    async with commits_held(monkeypatch):
-        await lane.send(post("/checkout?user_id=1"))
-        await lane.arrive()
-        lane.protocol._answered_at = -3600.0
-        lane.protocol._check_idle()
-        assert not lane.protocol.transport.is_closing()
-    await lane.settle()
-    assert statuses(lane) == [409, 409, 200]
 
 
 async def test_a_fault_of_ours_is_an_answer_too(

@@ -1,0 +1,195 @@
+"""What one connection may send, keep waiting and leave unread, on both lanes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from flashsale_project.protocol import MAX_UNREAD, REQUEST_TIMEOUT, SLICE, WRITE_TIMEOUT
+from sales.runtime import Runtime
+from tests.conftest import eventually
+from tests.integration.lanes import (
+    KEEP_ALIVE,
+    LANES,
+    NEVER,
+    Lane,
+    commits_held,
+    connected,
+    post,
+    reasons,
+    statuses,
+)
+
+
+@pytest.fixture(params=LANES, ids=lambda kind: kind.__name__.lower())
+async def lane(worker: Runtime, request: pytest.FixtureRequest) -> AsyncIterator[Lane]:
+    """A connection to each of the lanes."""
+    async with connected(request.param, worker) as connection:
+        yield connection
+
+
+def seconds_pass(lane: Lane, seconds: int) -> None:
+    """What the worker does once a second."""
+    for _ in range(seconds):
+        lane.protocol.on_second()
+
+
+async def closed(lane: Lane) -> None:
+    """Wait until the server has closed, and read what it said before."""
+    await eventually(lambda: lane.protocol.lost)
+    await lane.read()
+
+
+ENDLESS: dict[str, tuple[bytes, bytes, int]] = {
+    "header value": (b"POST /checkout?user_id=1 HTTP/1.1\r\nX: ", b"a" * 1000, 431),
+    "header name": (b"POST /checkout?user_id=1 HTTP/1.1\r\n", b"a" * 1000, 431),
+    "headers": (b"POST /checkout?user_id=1 HTTP/1.1\r\n", b"A: b\r\n" * 200, 431),
+    "target": (b"POST /checkout?user_id=1", b"1" * 1000, 414),
+    "line ends": (b"", b"\r\n" * 500, 431),
+    "chunk extension": (
+        b"POST /checkout?user_id=1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;a=",
+        b"b" * 1000,
+        431,
+    ),
+    "trailer": (
+        b"POST /checkout?user_id=1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: ",
+        b"b" * 1000,
+        431,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+async def test_what_never_ends_is_refused(lane: Lane, what: str) -> None:
+    begin, more, status = ENDLESS[what]
+    await lane.send(begin)
+    await lane.arrive()
+    while not lane.protocol.transport.is_closing():
+        assert lane.sent <= MAX_UNREAD + len(begin) + len(more)
+        await lane.send(more)
+        await lane.arrive()
+    await closed(lane)
+    assert statuses(lane)[-1] == status
+
+
+async def test_a_long_pipeline_is_read_as_it_is_answered(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    ping = b"GET /healthz HTTP/1.1\r\n\r\n"
+    async with commits_held(monkeypatch):
+        await lane.send(post("/checkout?user_id=1") + ping * 5000)
+        await eventually(lambda: lane.protocol.flow.read_paused)
+        assert len(lane.protocol.pipeline) <= SLICE / len(ping)
+    await lane.settle()
+    assert statuses(lane) == [200] * 5001
+
+
+@pytest.mark.parametrize("size", [SLICE - 1, SLICE, SLICE + 1, 3 * SLICE, 300_000])
+async def test_a_body_is_skipped_whatever_its_size(lane: Lane, size: int) -> None:
+    request = post("/checkout?user_id=1", f"Content-Length: {size}", body=b"x" * size)
+    await lane.send(request + post(f"/purchase?code={NEVER}"))
+    await lane.settle()
+    assert statuses(lane) == [200, 409]
+
+
+async def test_a_head_that_comes_too_slowly_is_refused(lane: Lane) -> None:
+    await lane.send(post("/checkout?user_id=1")[:-2])
+    await lane.arrive()
+    seconds_pass(lane, REQUEST_TIMEOUT)
+    assert not lane.protocol.transport.is_closing()
+    await lane.send(b"X: y\r\n")  # a byte now and then does not help
+    await lane.arrive()
+    seconds_pass(lane, 1)
+    await closed(lane)
+    assert (statuses(lane), reasons(lane)) == ([408], ["request_timeout"])
+
+
+async def test_a_body_that_comes_too_slowly_ends_the_connection(lane: Lane) -> None:
+    await lane.send(post("/checkout?user_id=1", "Content-Length: 10", body=b"x"))
+    await lane.settle()
+    seconds_pass(lane, REQUEST_TIMEOUT + 1)
+    await closed(lane)
+    assert statuses(lane) == [200, 408]
+
+
+async def test_a_connection_that_sends_nothing_is_closed(lane: Lane) -> None:
+    seconds_pass(lane, REQUEST_TIMEOUT)
+    assert not lane.protocol.transport.is_closing()
+    seconds_pass(lane, 1)
+    await closed(lane)
+    assert not lane.got
+
+
+@pytest.mark.parametrize(
+    "request_", [f"/purchase?code={NEVER}", "/checkout?user_id=x"], ids=["refused", "invalid"]
+)
+async def test_an_idle_connection_is_closed(lane: Lane, request_: str) -> None:
+    await lane.send(post(request_))
+    await lane.settle()
+    if lane.protocol.timeout_keep_alive_task is not None:
+        lane.protocol.timeout_keep_alive_handler()  # uvicorn's own way
+    else:
+        seconds_pass(lane, KEEP_ALIVE)
+        assert not lane.protocol.transport.is_closing()
+        seconds_pass(lane, 1)
+    await closed(lane)
+    assert len(statuses(lane)) == 1
+
+
+async def test_who_waits_for_us_is_not_too_slow(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with commits_held(monkeypatch):
+        await lane.send(post("/checkout?user_id=1"))
+        await lane.arrive()
+        seconds_pass(lane, 100)
+    await lane.settle()
+    seconds_pass(lane, 100)  # now uvicorn's own timer runs
+    await lane.send(post("/checkout?user_id=1"))
+    await lane.settle()
+    assert statuses(lane) == [200, 200]
+
+
+async def test_who_does_not_read_is_hung_up_on(lane: Lane) -> None:
+    async def fill() -> None:
+        while True:
+            await lane.send(post(f"/purchase?code={NEVER}") * 30)
+
+    filling = asyncio.create_task(fill())
+    await eventually(lambda: lane.protocol.flow.write_paused and lane.protocol.flow.read_paused)
+    filling.cancel()
+    seconds_pass(lane, WRITE_TIMEOUT)
+    assert not lane.protocol.transport.is_closing()
+    seconds_pass(lane, 1)
+    await eventually(lambda: lane.protocol.lost)
+
+
+async def test_nonsense_is_refused_after_the_answers_before_it(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch, sql: Callable[..., Any]
+) -> None:
+    """Else the refusal would be taken for the answer to a request that is then committed."""
+    async with commits_held(monkeypatch):
+        await lane.send(post("/checkout?user_id=1") * 2 + b"\0nonsense")
+        await lane.arrive()
+        await lane.read()
+        assert not lane.got
+        assert not lane.protocol.transport.is_closing()
+    await closed(lane)
+    assert statuses(lane) == [200, 200, 400]
+
+
+async def test_a_broken_body_behind_others_is_no_answer_to_them(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with commits_held(monkeypatch):
+        broken = post("/checkout?user_id=1", "Transfer-Encoding: chunked", body=b"nonsense\r\n")
+        await lane.send(post("/checkout?user_id=1") + broken)
+        await closed(lane)
+    assert not lane.got
+
+
+async def test_a_lost_connection_leaves_nothing(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with commits_held(monkeypatch):
+        await lane.send(post("/checkout?user_id=1") + b"GET /healthz HTTP/1.1\r\n\r\n" * 1000)
+        await eventually(lambda: lane.protocol.flow.read_paused)
+        lane.protocol.transport.abort()
+        await eventually(lambda: lane.protocol.lost)
+        assert not lane.protocol.pipeline
+        assert not lane.protocol._rest
