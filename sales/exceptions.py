@@ -5,6 +5,7 @@ Refusal
 ├── 409  ItemHeld · ItemSold · SoldOut · AllHeld · UserLimit · Paused · NoSale      (checkout)
 │        UnknownCode · CheckoutExpired · AlreadyPurchased                           (a code)
 └── 503  Draining · Overloaded · DatabaseUnavailable                                (try again)
+         OutcomeUnknown                                                             (ask first)
 
 A refusal is a normal answer: it leaves nothing behind and is never logged as a warning.
 """
@@ -132,3 +133,10 @@ class DatabaseUnavailable(Refusal):
     reason = "database_unavailable"
     message = "The database does not answer; try again."
     default_retry_after = 1
+
+
+class OutcomeUnknown(DatabaseUnavailable):
+    """The database fell silent over what was asked; ``members["code"]``, if there is one, has a receipt."""
+
+    reason = "outcome_unknown"
+    message = "The database fell silent: this may have been done or not. The receipt of the code tells."

@@ -138,6 +138,9 @@ class Checkout(models.Model):
     expires_at = models.DateTimeField()
     purchased_at = models.DateTimeField(null=True)
     state = models.CharField(max_length=9, choices=State)
+    # A random number of the batch that bought it: how a worker whose connection broke during the commit
+    # tells what it bought from what was bought before.
+    batch = models.BigIntegerField(null=True, editable=False)
 
     class Meta:
         ordering: ClassVar = ["-code"]  # codes sort by sale and item: the newest sale first, from the index

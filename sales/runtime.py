@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -23,6 +23,7 @@ from sales.exceptions import (
     CheckoutExpired,
     DatabaseUnavailable,
     NoSale,
+    OutcomeUnknown,
     Refusal,
     UnknownCode,
 )
@@ -197,7 +198,10 @@ class Runtime:
         with metrics.BATCH_SECONDS.labels("checkout").time():
             if batch.needs_sweep:
                 self._learn(await self.storage.sweep(sale_id))
-            granted = await self.storage.hold(inventory.sale, batch.holds.values())
+            try:
+                granted = await self.storage.hold(inventory.sale, batch.holds.values())
+            except OutcomeUnknown:
+                return {hold: OutcomeUnknown(code=str(hold.code)) for hold in batch.holds.values()}
         metrics.BATCH_SIZE.labels("checkout").observe(len(batch.holds))
         inventory.learn(granted.rows)
         if not granted.stale:
@@ -230,7 +234,10 @@ class Runtime:
         self, kind: str, save: Callable[[Collection[UUID]], Awaitable[Changed]], batch: SettlementBatch
     ) -> dict[Settlement, Refusal]:
         with metrics.BATCH_SECONDS.labels(kind).time():
-            changed = await save({settlement.code for settlement in batch})
+            try:
+                changed = await save({settlement.code for settlement in batch})
+            except OutcomeUnknown:
+                return {wish: OutcomeUnknown(code=str(wish.code)) for wish in batch}
         metrics.BATCH_SIZE.labels(kind).observe(len(batch))
         self._learn(changed)
         return await self._failures(batch, changed.codes)
@@ -331,9 +338,20 @@ class Runtime:
 
 def _processor(load: Load[int, R], save: Save[int, R] | None = None) -> KeyedProcessor[int, R]:
     """Batches clocked by their own commits, by sale; sales that follow each other never share a lane."""
+
+    async def saved(key: int, resource: R) -> Mapping[Any, BaseException] | None:
+        assert save is not None
+        try:
+            return await save(key, resource)
+        except Refusal:
+            raise
+        except Exception:
+            logger.exception("a batch failed")  # a fault of ours; its callers are told what it may mean
+            raise
+
     return KeyedProcessor(
         load,
-        save,
+        saved if save is not None else None,
         min_duration=0,
         max_duration=SAVE_TIMEOUT,
         max_size=MAX_BATCH,

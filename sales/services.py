@@ -11,13 +11,14 @@ from functools import partial
 from typing import Generic, TypeVar
 from uuid import UUID
 
-from batching import BatchError, KeyedProcessor, ProcessorStopped, QueueFull
+from batching import BatchError, KeyedProcessor, LoadFailed, ProcessorStopped, QueueFull
 from sales.exceptions import (
     DatabaseUnavailable,
     Draining,
     InvalidParameter,
     ItemHeld,
     NoSale,
+    OutcomeUnknown,
     Overloaded,
     Refusal,
     UnknownCode,
@@ -279,8 +280,11 @@ async def _answered(start: Callable[[Answer[UUID]], Refused | None]) -> UUID:
 
 
 def _meaning(error: BatchError) -> Refusal:
-    if isinstance(error, ProcessorStopped):
-        return Draining()
     if isinstance(error, QueueFull):
         return Overloaded()
-    return DatabaseUnavailable()
+    cause = error.__cause__
+    if isinstance(error, ProcessorStopped) and cause is None:
+        return Draining()
+    if isinstance(error, LoadFailed) or isinstance(cause, DatabaseUnavailable):
+        return DatabaseUnavailable()
+    return OutcomeUnknown()  # the save was cut off, or has a fault of ours

@@ -10,7 +10,7 @@ from functools import lru_cache
 from django.db.models.functions import Now
 
 from batching.contrib.django import VersionedUpdate
-from sales.inventory import HELD
+from sales import inventory
 from sales.models import SaleItem
 
 ITEM = """item_id, version, CASE state WHEN 'held' THEN 1 WHEN 'sold' THEN 2 ELSE 0 END,
@@ -61,7 +61,8 @@ PURCHASE = """
           AND item.state = 'held' AND item.held_until > now()
         RETURNING item.*
     ), closed AS (
-        UPDATE sales_checkout AS checkout SET state = 'purchased', purchased_at = sold.purchased_at
+        UPDATE sales_checkout AS checkout
+        SET state = 'purchased', purchased_at = sold.purchased_at, batch = %(batch)s
         FROM sold WHERE checkout.code = sold.code
     )
     SELECT code, sale_id, item_id, version, 2, user_id, extract(epoch FROM held_until)::float8 FROM sold
@@ -113,6 +114,12 @@ SWEEP = _GIVE_BACK.format(
     state="expired",
 )
 
+# What became of a batch whose answer was lost.
+HELD = f"""SELECT {ITEM} FROM sales_saleitem
+           WHERE id = ANY(%(ids)s::bigint[]) AND code = ANY(%(codes)s::uuid[])"""
+BOUGHT = f"""SELECT code, sale_id, {ITEM} FROM sales_saleitem
+             WHERE id = ANY(%(ids)s::bigint[]) AND state = 'sold' AND code IN (
+                 SELECT code FROM sales_checkout WHERE code = ANY(%(codes)s::uuid[]) AND batch = %(batch)s)"""
 LOCK_ITEMS = "SELECT FROM sales_saleitem WHERE id = ANY(%(ids)s::bigint[]) ORDER BY id FOR UPDATE"
 
 
@@ -142,6 +149,7 @@ def hold(checkout_ttl: int) -> tuple[VersionedUpdate, str]:
             INSERT INTO sales_checkout (code, sale_id, item_id, user_id, created_at, expires_at, state)
             SELECT code, %s, item_id, user_id, statement_timestamp(), held_until, 'held' FROM granted
         )
-        SELECT item_id, version, {HELD}, user_id, extract(epoch FROM held_until)::float8 FROM granted
+        SELECT item_id, version, {inventory.HELD}, user_id, extract(epoch FROM held_until)::float8
+        FROM granted
     """,
     )

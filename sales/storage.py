@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import socket
 import time
 from collections.abc import AsyncIterator, Collection
@@ -24,7 +25,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from sales import statements
 from sales.arrays import ArrayDumper
 from sales.codes import place_of
-from sales.exceptions import DatabaseUnavailable
+from sales.exceptions import DatabaseUnavailable, OutcomeUnknown
 from sales.inventory import AVAILABLE, Hold, ItemRow, SaleFacts
 from sales.models import SaleItem
 
@@ -47,6 +48,10 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 class OverLimit(Exception):
     """A batch would give a user more than the limit allows; the database refused all of it."""
+
+
+class _Lost(DatabaseUnavailable):
+    """The connection broke under a statement: it was done or not, or will be yet."""
 
 
 class Receipt(NamedTuple):
@@ -90,8 +95,9 @@ class Storage:
     """The database of one worker. Use it with ``async with``.
 
     Every method raises `DatabaseUnavailable` where the database does not answer or refuses, with the
-    driver's error chained; then nothing is known to have changed. Cancelling a method cancels its
-    statement; a write may have been committed all the same.
+    driver's error chained; then nothing was changed, unless it is `OutcomeUnknown`. Where a connection
+    breaks under the write of a batch, what became of it is asked, and what was not done is done again,
+    once. Cancelling a method cancels its statement; a write may have been committed all the same.
     """
 
     def __init__(self, conninfo: str) -> None:
@@ -130,13 +136,10 @@ class Storage:
         Those are the sales that are not over, holds included, and of those to come the first.
         """
         async with self._connection() as connection:
-            before = time.monotonic()
-            cursor = await connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8")
-            after = time.monotonic()
-            (now,) = await cursor.fetchone() or (0.0,)
+            offset = await _clock_offset(connection)
             facts = connection.cursor(row_factory=namedtuple_row)
             await facts.execute(statements.SALE + statements.LIVE)
-            return now - (before + after) / 2, [SaleFacts(**row._asdict()) for row in await facts.fetchall()]
+            return offset, [SaleFacts(**row._asdict()) for row in await facts.fetchall()]
 
     async def sale(self, sale_id: int) -> tuple[SaleFacts, int, int] | None:
         """Any sale, with its numbers of sold and held items (rows); ``None`` where there is none."""
@@ -181,25 +184,15 @@ class Storage:
         """
         wanted = sorted(holds, key=lambda hold: hold.item_id)
         stale: list[Hold] = []
-        update, statement = statements.hold(sale.checkout_ttl)
         while wanted:
-            parameters = update.parameters(
-                (SaleItem.id_of(sale.id, h.item_id), h.version, h.user_id, h.code) for h in wanted
-            )
             try:
-                async with self._connection() as connection:
-                    cursor = await connection.execute(statement, [*parameters, sale.id, sale.id])
-                    rows = [ItemRow(*row) for row in await cursor.fetchall()]
+                rows = await self._hold(sale, wanted)
             except OverLimit:
                 # Rare: memory knows most of what users have. Once more without theirs.
                 over = await self._over_limit(sale.id, wanted)
                 stale += [hold for hold in wanted if hold.user_id in over]
                 wanted = [hold for hold in wanted if hold.user_id not in over]
                 continue
-            except DatabaseUnavailable as failure:
-                if not _is_lost(failure.__cause__):
-                    raise
-                rows = await self._look_up_holds(sale.id, wanted)
             granted = {row.item_id for row in rows}
             return Granted(rows, stale + [hold for hold in wanted if hold.item_id not in granted])
         return Granted([], stale)
@@ -209,27 +202,19 @@ class Storage:
 
         A code that is not among those returned was not bought now: `receipts` tells why.
         """
-        codes = list(codes)
-        try:
-            async with self._connection() as connection:
-                cursor = await connection.execute(statements.PURCHASE, _ids_and_codes(codes))
-                rows = await cursor.fetchall()
-        except DatabaseUnavailable as failure:
-            if not _is_lost(failure.__cause__):
-                raise
-            rows = await self._look_up_purchases(codes)
-        return Changed(
-            {row[0] for row in rows},
-            [(row[1], ItemRow(*row[2:])) for row in rows],
-        )
+        parameters = _ids_and_codes(list(codes)) | {"batch": random.getrandbits(63)}
+        rows = await self._settled(statements.PURCHASE, parameters, done=statements.BOUGHT)
+        return Changed({row[0] for row in rows}, [(row[1], ItemRow(*row[2:])) for row in rows])
 
     async def release(self, codes: Collection[UUID]) -> Changed:
         """Give back the items that these codes hold, and close their checkouts as released."""
-        return await self._give_back(statements.RELEASE, _ids_and_codes(list(codes)))
+        return _freed(await self._settled(statements.RELEASE, _ids_and_codes(list(codes))))
 
     async def sweep(self, sale_id: int | None = None) -> Changed:
         """Give back the items whose hold is over, of one sale or of all, and close their checkouts."""
-        return await self._give_back(statements.SWEEP, {"sale": sale_id}, bulk=True)
+        async with self._connection(bulk=True) as connection:
+            cursor = await connection.execute(statements.SWEEP, {"sale": sale_id})
+            return _freed(await cursor.fetchall())
 
     async def try_sweep(self, sale_id: int) -> list[tuple[int, ItemRow]]:
         """`sweep`, unless another worker is at it just now."""
@@ -244,10 +229,38 @@ class Storage:
 
     # ---
 
-    async def _give_back(self, statement: str, parameters: dict[str, Any], *, bulk: bool = False) -> Changed:
-        async with self._connection(bulk=bulk) as connection:
-            cursor = await connection.execute(statement, parameters)
-            return _freed(await cursor.fetchall())
+    async def _hold(self, sale: SaleFacts, wanted: list[Hold]) -> list[ItemRow]:
+        """The items of these holds that were held now."""
+        update, statement = statements.hold(sale.checkout_ttl)
+        ids = [SaleItem.id_of(sale.id, hold.item_id) for hold in wanted]
+        parameters = [
+            *update.parameters((pk, h.version, h.user_id, h.code) for pk, h in zip(ids, wanted, strict=True)),
+            sale.id,
+            sale.id,
+        ]
+        with contextlib.suppress(_Lost):
+            async with self._connection() as connection:
+                return await _items(connection, statement, parameters)
+        # A batch is committed as a whole, so what is missing beside others was stale, not lost. And where
+        # nothing was committed, doing it now means that the lost statement, should it come yet, is stale.
+        async with self._second_try() as connection, connection.transaction():
+            codes = [hold.code for hold in wanted]
+            await connection.execute(statements.LOCK_ITEMS, {"ids": ids})
+            held = await _items(connection, statements.HELD, {"ids": ids, "codes": codes})
+            return held or await _items(connection, statement, parameters)
+
+    async def _settled(
+        self, statement: str, parameters: dict[str, Any], *, done: str | None = None
+    ) -> list[tuple[Any, ...]]:
+        """The rows that a purchase or release changed; ``done`` finds those of one that was lost."""
+        with contextlib.suppress(_Lost):
+            async with self._connection() as connection:
+                return await (await connection.execute(statement, parameters)).fetchall()
+        # Doing these again does no harm.
+        async with self._second_try() as connection, connection.transaction():
+            await connection.execute(statements.LOCK_ITEMS, {"ids": parameters["ids"]})
+            rows = await (await connection.execute(done, parameters)).fetchall() if done else []
+            return rows + await (await connection.execute(statement, parameters)).fetchall()
 
     async def _item_rows(
         self, statement: str, parameters: dict[str, Any], *, bulk: bool = False
@@ -271,36 +284,17 @@ class Storage:
             )
             return {user_id for (user_id,) in await cursor.fetchall()}
 
-    async def _look_up_holds(self, sale_id: int, wanted: list[Hold]) -> list[ItemRow]:
-        """The connection was lost, perhaps during the commit: ask what became of the batch.
+    @asynccontextmanager
+    async def _second_try(self) -> AsyncIterator[Connection]:
+        """A connection for what was lost. The server may still be at work on it: lock its rows first.
 
-        A batch is committed as a whole, so what is missing beside others was stale, not lost. Raises
-        `DatabaseUnavailable` where nothing was committed, or where it cannot be told.
+        Raises `OutcomeUnknown` where this one is lost too.
         """
-        ids = [SaleItem.id_of(sale_id, hold.item_id) for hold in wanted]
-        rows = await self._look_up(
-            f"""SELECT {statements.ITEM} FROM sales_saleitem
-                WHERE id = ANY(%(ids)s::bigint[]) AND code = ANY(%(codes)s::uuid[])""",
-            {"ids": ids, "codes": [hold.code for hold in wanted]},
-        )
-        return [ItemRow(*row) for row in rows]
-
-    async def _look_up_purchases(self, codes: list[UUID]) -> list[tuple[Any, ...]]:
-        """As `_look_up_holds`; a code that was bought before the batch counts as bought."""
-        return await self._look_up(
-            f"""SELECT code, sale_id, {statements.ITEM} FROM sales_saleitem
-                WHERE id = ANY(%(ids)s::bigint[]) AND code = ANY(%(codes)s::uuid[]) AND state = 'sold'""",
-            _ids_and_codes(codes),
-        )
-
-    async def _look_up(self, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
-        async with self._connection() as connection, connection.transaction():
-            # The server may still be at work on the lost transaction: locking its rows waits for its end.
-            await connection.execute(statements.LOCK_ITEMS, parameters)
-            rows = await (await connection.execute(statement, parameters)).fetchall()
-        if not rows:
-            raise DatabaseUnavailable
-        return rows
+        try:
+            async with self._connection() as connection:
+                yield connection
+        except DatabaseUnavailable as failure:
+            raise OutcomeUnknown from failure
 
     @asynccontextmanager
     async def _connection(self, *, bulk: bool = False) -> AsyncIterator[Connection]:
@@ -323,7 +317,8 @@ class Storage:
             if _is_lost(error):
                 # The others are most likely lost too: better new ones than one batch after the other.
                 await self._pool.drain()
-            elif not isinstance(error, psycopg.OperationalError):
+                raise _Lost from error
+            if not isinstance(error, psycopg.OperationalError):
                 self._complain(error)
             raise DatabaseUnavailable from error
 
@@ -348,13 +343,27 @@ def _hang_up(connection: Connection) -> None:
         sock.shutdown(socket.SHUT_RDWR)
 
 
-def _is_lost(error: BaseException | None) -> bool:
+def _is_lost(error: Exception) -> bool:
     """Whether the connection broke under a statement, so that its outcome is not known."""
     return (
         isinstance(error, psycopg.OperationalError)
         and not isinstance(error, PoolTimeout | PoolClosed)
         and (error.sqlstate is None or error.sqlstate.startswith(("08", "57P")))
     )
+
+
+async def _clock_offset(connection: Connection) -> float:
+    """The seconds to add to `time.monotonic` for the database's time; half a round trip may be wrong."""
+    before = time.monotonic()
+    cursor = await connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8")
+    after = time.monotonic()
+    (now,) = await cursor.fetchone() or (0.0,)
+    return float(now) - (before + after) / 2
+
+
+async def _items(connection: Connection, statement: str, parameters: Any) -> list[ItemRow]:
+    cursor = await connection.execute(statement, parameters)
+    return [ItemRow(*row) for row in await cursor.fetchall()]
 
 
 def _ids_and_codes(codes: list[UUID]) -> dict[str, Any]:

@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 
 from sales import services
 from sales.conf import SaleOptions
-from sales.exceptions import AlreadyPurchased, DatabaseUnavailable, ItemHeld
+from sales.exceptions import AlreadyPurchased, DatabaseUnavailable, ItemHeld, OutcomeUnknown
 from sales.models import Sale
 from sales.runtime import Runtime
 from sales.storage import connection_info
+from tests.conftest import DEADLINE, eventually
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -22,7 +24,8 @@ class Proxy:
 
     ``cut``: "answer" passes the next request on and cuts the connection instead of its answer;
     "request" cuts it instead of the request; "all" lets nobody in; "silence" swallows what is sent, like
-    a server that is stopped or a network that lost it. ``spare`` requests or answers pass before the cut.
+    a server that is stopped or a network that lost it; "late" keeps the next request back until `deliver`,
+    when its connection is long gone. ``spare`` requests or answers pass before the cut.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -32,6 +35,9 @@ class Proxy:
         self.cut: str | None = None
         self.spare = 0
         self.port = 0
+        self._then: str | None = None
+        self._kept: tuple[asyncio.StreamWriter, bytes] | None = None
+        self._delivered = asyncio.Event()
 
     async def __aenter__(self) -> "Proxy":
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -46,6 +52,19 @@ class Proxy:
     def close_all(self) -> None:
         for writer in list(self._links):
             writer.transport.abort()
+
+    def lock_out_after(self, direction: str) -> None:
+        """Cut the next connection in this direction, and let nobody in from then on."""
+        self.cut, self._then = direction, "all"
+
+    async def deliver(self) -> None:
+        """Send the request that was kept back, and wait for its answer, which nobody gets."""
+        assert self._kept is not None
+        sink, data = self._kept
+        self._delivered.clear()
+        sink.write(data)
+        async with asyncio.timeout(DEADLINE):
+            await self._delivered.wait()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.cut == "all":
@@ -69,9 +88,15 @@ class Proxy:
             while data := await source.read(65536):
                 if self.cut == "silence":
                     continue
+                if self.cut == "late" and direction == "request":
+                    self.cut = None
+                    self._kept = sink, data
+                    both[0].transport.abort()
+                    return
+                self._delivered.set()
                 if self.cut == direction:
                     if not self.spare:
-                        self.cut = None
+                        self.cut = self._then
                         break
                     self.spare -= 1
                 sink.write(data)
@@ -126,6 +151,17 @@ async def until_it_works(call: Callable[[], Awaitable[Any]]) -> Any:
                 await asyncio.sleep(0.05)
 
 
+async def connected(worker: Runtime) -> None:
+    """Wait until no connection is being made: the next request is that of the test."""
+    pool = worker.storage._pool
+
+    def is_calm() -> bool:
+        stats = pool.get_stats()
+        return stats.get("pool_available", 0) == stats["pool_size"] >= stats["pool_min"]
+
+    await eventually(is_calm)
+
+
 async def test_a_checkout_whose_answer_was_cut_off_is_found_committed(
     worker: Runtime, proxy: Proxy, stored: Any
 ) -> None:
@@ -170,28 +206,92 @@ async def test_a_whole_batch_whose_answer_was_cut_off_gets_each_its_own(
     assert sorted(await stored()) == sorted((code, "held") for code in codes)
 
 
-async def test_a_checkout_that_never_arrived_is_refused_and_holds_nothing(
+async def test_a_checkout_that_never_arrived_is_sent_again(
     worker: Runtime, proxy: Proxy, stored: Any
 ) -> None:
     proxy.cut = "request"
-    with pytest.raises(DatabaseUnavailable) as refused:
-        await services.checkout(worker, user_id=1, item_id=5)
-    assert (refused.value.status, refused.value.retry_after) == (503, 1)
-    assert await stored() == []
-    assert await counts(worker) == (0, 0, 100)
-    await until_it_works(lambda: services.checkout(worker, user_id=1, item_id=5))
+    code = await services.checkout(worker, user_id=1, item_id=5)
+    assert await stored() == [(code, "held")]
+    assert await counts(worker) == (0, 1, 99)
 
 
-async def test_a_purchase_that_never_arrived_can_be_repeated(
+async def test_a_purchase_that_never_arrived_is_sent_again(
     worker: Runtime, proxy: Proxy, stored: Any
 ) -> None:
     code = await services.checkout(worker, user_id=1, item_id=5)
     proxy.cut = "request"
-    with pytest.raises(DatabaseUnavailable):
-        await services.purchase(worker, code=code)
-    assert await stored() == [(code, "held")]
-    await until_it_works(lambda: services.purchase(worker, code=code))
+    await services.purchase(worker, code=code)
     assert await stored() == [(code, "purchased")]
+    with pytest.raises(AlreadyPurchased):
+        await services.purchase(worker, code=code)
+
+
+@pytest.mark.parametrize("cut", ["request", "answer"])
+async def test_a_repeated_purchase_that_was_cut_off_is_not_answered_as_the_first(
+    worker: Runtime, proxy: Proxy, stored: Any, cut: str
+) -> None:
+    """Whoever ships by the answer would ship twice."""
+    code = await services.checkout(worker, user_id=1, item_id=5)
+    await services.purchase(worker, code=code)
+    proxy.cut = cut
+    with pytest.raises(AlreadyPurchased):
+        await services.purchase(worker, code=code)
+
+
+async def test_a_release_that_never_arrived_is_sent_again(worker: Runtime, proxy: Proxy, stored: Any) -> None:
+    code = await services.checkout(worker, user_id=1, item_id=5)
+    for cut in "request", "answer":
+        proxy.cut = cut
+        await services.release(worker, code=code)
+        assert await stored() == [(code, "released")]
+    assert await counts(worker) == (0, 0, 100)
+
+
+async def test_what_arrives_late_changes_nothing_more(
+    worker: Runtime, proxy: Proxy, stored: Any, sql: Sql
+) -> None:
+    """The worker has given the connection up, and done it again, when the first statement comes."""
+    proxy.cut = "late"
+    code = await services.checkout(worker, user_id=1, item_id=5)
+    await services.release(worker, code=code)
+    await proxy.deliver()
+    assert await stored() == [(code, "released")]
+    assert await counts(worker) == (0, 0, 100)
+
+    code = await services.checkout(worker, user_id=1, item_id=5)
+    proxy.cut = "late"
+    await services.purchase(worker, code=code)
+    await proxy.deliver()
+    assert (code, "purchased") in await stored()
+    assert await counts(worker) == (1, 0, 99)
+    assert await asyncio.to_thread(sql, "SELECT sum(taken) FROM sales_allowance") == [(1,)]
+
+
+@pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])
+async def test_an_outcome_that_cannot_be_asked_is_called_unknown(
+    worker: Runtime, proxy: Proxy, stored: Any, committed: bool
+) -> None:
+    bought = await services.checkout(worker, user_id=1, item_id=5)
+    given_back = await services.checkout(worker, user_id=1, item_id=6)
+    calls = {
+        "held": lambda: services.checkout(worker, user_id=1, item_id=7),
+        "purchased": lambda: services.purchase(worker, code=bought),
+        "released": lambda: services.release(worker, code=given_back),
+    }
+    for state, call in calls.items():
+        await until_it_works(lambda: worker.storage.receipts([bought]))
+        await connected(worker)
+        proxy.lock_out_after("answer" if committed else "request")
+        with pytest.raises(OutcomeUnknown) as unknown:
+            await call()
+        proxy.cut = None
+        code = UUID(unknown.value.members["code"])
+        assert (unknown.value.status, unknown.value.reason) == (503, "outcome_unknown")
+        assert ((code, state) in await stored()) == committed
+        if committed:
+            receipt = await until_it_works(lambda code=code: services.receipt(worker, code=code))
+            assert receipt.state == state
+    assert await counts(worker) == ((1, 1, 98) if committed else (0, 2, 98))
 
 
 async def test_a_database_that_is_away_refuses_and_comes_back_without_a_restart(

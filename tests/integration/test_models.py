@@ -418,7 +418,7 @@ def schema() -> list[tuple[Any, ...]]:
 
 
 TABLES = {"sales_sale", "sales_saleitem", "sales_checkout", "sales_allowance"}
-MIGRATIONS = ["0001_initial", "0002_fillfactor"]
+MIGRATIONS = ["0001_initial", "0002_fillfactor", "0003_checkout_batch"]
 
 
 @pytest.fixture
