@@ -7,7 +7,9 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
+from django.urls import get_resolver
 
+from sales import metrics
 from sales.conf import SaleOptions
 from sales.runtime import Runtime
 from sales.storage import connection_info
@@ -29,6 +31,9 @@ async def lifespan(scope: Any, receive: Any, send: Any) -> None:
         except Exception:
             await send({"type": "lifespan.startup.failed", "message": traceback.format_exc()})
             return
+        # What opens files at its first use does so now: later there may be none left.
+        get_resolver().url_patterns  # noqa: B018
+        metrics.open_files()
         # What is loaded now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()

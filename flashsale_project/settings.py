@@ -135,7 +135,7 @@ LOGGING = {
     "loggers": {
         # A refusal is a normal answer, and so is a client's nonsense: neither is worth a line each.
         "django.request": {"level": "ERROR"},
-        "django.security": {"level": "ERROR"},
+        "django.security": {"level": "CRITICAL"},
         "uvicorn": {"level": "ERROR"},
         # The pool reports every attempt to connect; the service says once that the database is away.
         "psycopg.pool": {"level": "ERROR"},

@@ -40,6 +40,10 @@ STOP_TIMEOUT = 10
 """Seconds that requests under way may take once the worker has stopped listening."""
 
 
+SPARE_FILES = 200
+"""Open files that are kept from connections, for all else that a worker needs."""
+
+
 class WorkerServer(uvicorn.Server):
     """A uvicorn server that drains or retires instead of just closing its connections."""
 
@@ -88,6 +92,8 @@ class WorkerServer(uvicorn.Server):
         for server in self.servers:
             server.close()
         await self._until_idle(KEEP_ALIVE + 1 if self._retiring else DRAIN)
+        for connection in list(state.connections):
+            cast("Protocol", connection).hang_up_on_the_slow()
         await super().shutdown(sockets)
 
     async def _until_idle(self, timeout: float) -> None:
@@ -113,6 +119,7 @@ def main(listen_fd: int, channel_fd: int) -> None:
     from flashsale_project.express import ExpressProtocol
     from flashsale_project.protocol import Protocol
 
+    Protocol.max_connections = most - SPARE_FILES
     channel = socket.socket(fileno=channel_fd)
     channel.setblocking(False)
     config = uvicorn.Config(

@@ -20,7 +20,7 @@ from prometheus_client import (
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 _ANSWERS = prometheus_client.Counter(
-    "flashsale_answers", "Answers to the calls of the sale.", ["call", "outcome"]
+    "flashsale_answers", "Answers to well-formed calls of the sale.", ["call", "outcome"]
 )
 BATCH_SIZE = Histogram(
     "flashsale_batch_size",
@@ -40,6 +40,16 @@ SALE = Gauge("flashsale_sale", "Number of the current sale.", multiprocess_mode=
 
 
 _counted: Counter[tuple[str, str]] = Counter()
+
+
+def open_files() -> None:
+    """Have every file opened that the figures of this process are kept in."""
+    _ANSWERS.labels("checkout", "granted")
+    for kind in ("checkout", "purchase", "release"):
+        BATCH_SIZE.labels(kind)
+        BATCH_SECONDS.labels(kind)
+    for state in ("sold", "held", "available"):
+        ITEMS.labels(state)
 
 
 def count_answer(call: str, outcome: str) -> None:

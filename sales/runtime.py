@@ -13,7 +13,7 @@ from uuid import UUID
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connection
 
-from batching import BatchError, KeyedProcessor
+from batching import Batcher, BatchError, KeyedProcessor
 from batching.processor import Load, Save
 from sales import metrics
 from sales.codes import place_of
@@ -101,6 +101,9 @@ class Runtime:
         self.purchases = _processor(self._load_settlements, self._save_purchases)
         self.releases = _processor(self._load_settlements, self._save_releases)
         self._looks = _processor(self._look)
+        # Whoever only reads shares one connection: the others are for the sale.
+        self._receipts = Batcher(self._load_receipts, max_size=MAX_BATCH, max_wait=0, max_concurrent=1)
+        self._ended = KeyedProcessor(self.storage.sale, min_duration=0, lanes=1)
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self.storage)
@@ -111,8 +114,9 @@ class Runtime:
                 self._learn(await self.storage.sweep())
         housekeeping = asyncio.create_task(self._housekeeping(), name="housekeeping")
         self._stack.push_async_callback(_cancelled, housekeeping)
-        for processor in (self.checkouts, self.purchases, self.releases, self._looks):
+        for processor in (self.checkouts, self.purchases, self.releases, self._looks, self._ended):
             await self._stack.enter_async_context(processor)
+        await self._stack.enter_async_context(self._receipts)
         return self
 
     async def __aexit__(
@@ -167,6 +171,14 @@ class Runtime:
                 async with asyncio.timeout(LOOK_TIMEOUT):
                     await self._looks.run(inventory.sale.id, _nothing_to_do)
 
+    async def receipt(self, code: UUID) -> Receipt | None:
+        """What became of a checkout, from the database. Raises `BatchError`."""
+        return await self._receipts.run(code)
+
+    async def ended(self, sale_id: int) -> tuple[SaleFacts, int, int] | None:
+        """Any sale with its sold and held items, from the database. Raises `BatchError`."""
+        return await self._ended.run(sale_id, _itself)
+
     def next_starts_at(self) -> float | None:
         """When the next sale starts, in seconds since the epoch; ``None`` where that is not known."""
         now = self.clock.now()
@@ -216,6 +228,10 @@ class Runtime:
         self._looked_at = time.monotonic()
         if (inventory := self.inventories.get(sale_id)) is not None:
             await self._refresh(inventory)
+
+    async def _load_receipts(self, codes: list[UUID]) -> list[Receipt | None]:
+        receipts = await self.storage.receipts(codes)
+        return [receipts.get(code) for code in codes]
 
     async def _load_settlements(self, key: int) -> SettlementBatch:
         return []
@@ -362,6 +378,10 @@ def _processor(load: Load[int, R], save: Save[int, R] | None = None) -> KeyedPro
 
 def _nothing_to_do(resource: None) -> None:
     """The operation of those who only want the load."""
+
+
+def _itself(resource: R) -> R:
+    return resource
 
 
 def _lane_for_sale(sale_id: int, lanes: int) -> int:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Generic, TypeVar
 from uuid import UUID
 
-from batching import BatchError, KeyedProcessor, LoadFailed, ProcessorStopped, QueueFull
+from batching import BatchError, KeyedProcessor, LoadFailed, ProcessFailed, ProcessorStopped, QueueFull
 from sales.exceptions import (
     DatabaseUnavailable,
     Draining,
@@ -85,10 +85,13 @@ async def release(runtime: Runtime, *, code: UUID) -> None:
 
 async def receipt(runtime: Runtime, *, code: UUID) -> Receipt:
     """What became of a checkout, from the database."""
-    receipts = await runtime.storage.receipts([code])
-    if code not in receipts:
+    try:
+        found = await runtime.receipt(code)
+    except BatchError as error:
+        raise _meaning(error) from error
+    if found is None:
         raise UnknownCode
-    return receipts[code]
+    return found
 
 
 async def status(runtime: Runtime, *, sale_id: int | None = None) -> SaleStatus:
@@ -100,7 +103,10 @@ async def status(runtime: Runtime, *, sale_id: int | None = None) -> SaleStatus:
     if sale_id is None:
         inventory = runtime.current()
     elif (inventory := runtime.inventories.get(sale_id)) is None:
-        found = await runtime.storage.sale(sale_id)
+        try:
+            found = await runtime.ended(sale_id)
+        except BatchError as error:
+            raise _meaning(error) from error
         if found is None:
             raise NoSale(f"There is no sale {sale_id}.")
         sale, sold, held = found
@@ -285,6 +291,6 @@ def _meaning(error: BatchError) -> Refusal:
     cause = error.__cause__
     if isinstance(error, ProcessorStopped) and cause is None:
         return Draining()
-    if isinstance(error, LoadFailed) or isinstance(cause, DatabaseUnavailable):
+    if isinstance(error, LoadFailed | ProcessFailed) or isinstance(cause, DatabaseUnavailable):
         return DatabaseUnavailable()
     return OutcomeUnknown()  # the save was cut off, or has a fault of ours

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flashsale_project.protocol import MAX_UNREAD, REQUEST_TIMEOUT, SLICE, WRITE_TIMEOUT
+from flashsale_project.protocol import MAX_UNREAD, REQUEST_TIMEOUT, SLICE, WRITE_TIMEOUT, Protocol
 from sales.runtime import Runtime
 from tests.conftest import eventually
 from tests.integration.lanes import (
@@ -193,3 +193,15 @@ async def test_a_lost_connection_leaves_nothing(lane: Lane, monkeypatch: pytest.
         await eventually(lambda: lane.protocol.lost)
         assert not lane.protocol.pipeline
         assert not lane.protocol._rest
+
+
+async def test_one_connection_too_many_is_told_so(
+    lane: Lane, worker: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Protocol, "max_connections", 0)
+    async with connected(type(lane.protocol), worker) as other:
+        await closed(other)
+        assert (statuses(other), reasons(other)) == ([503], ["overloaded"])
+    await lane.send(post("/checkout?user_id=1"))
+    await lane.settle()
+    assert statuses(lane) == [200]
