@@ -50,15 +50,17 @@ PURCHASE = """
     WITH wanted AS MATERIALIZED (
         SELECT * FROM unnest(%(ids)s::bigint[], %(codes)s::uuid[]) AS wanted (id, code)
     ), locked AS MATERIALIZED (
-        SELECT item.id, item.code FROM sales_saleitem AS item
+        -- Should the database's clock have been set back since the hold: not before it.
+        SELECT item.id, item.code, greatest(now(), checkout.created_at) AS moment
+        FROM sales_saleitem AS item
         JOIN wanted USING (id, code)
         JOIN sales_checkout AS checkout ON checkout.code = wanted.code AND checkout.state = 'held'
         ORDER BY item.id FOR UPDATE OF item
     ), sold AS (
-        UPDATE sales_saleitem AS item SET state = 'sold', purchased_at = now(), version = version + 1
+        UPDATE sales_saleitem AS item SET state = 'sold', purchased_at = moment, version = version + 1
         FROM locked
         WHERE item.id = locked.id AND item.code = locked.code
-          AND item.state = 'held' AND item.held_until > now()
+          AND item.state = 'held' AND item.held_until > moment
         RETURNING item.*
     ), closed AS (
         UPDATE sales_checkout AS checkout

@@ -252,6 +252,17 @@ async def test_a_caller_who_leaves_does_not_take_the_batch_along(worker: Runtime
 # --- expiry
 
 
+async def test_a_clock_that_was_set_back_harms_no_purchase(worker: Runtime, sql: Sql) -> None:
+    """The hold was granted after what the database now calls now."""
+    codes = [await services.checkout(worker, user_id=1, item_id=item) for item in range(2)]
+    await asyncio.to_thread(
+        sql,
+        "UPDATE sales_checkout SET created_at = created_at + interval '2 seconds' WHERE code = %s",
+        codes[0],
+    )
+    await asyncio.gather(*(services.purchase(worker, code=code) for code in codes))
+
+
 async def test_an_expired_hold_cannot_be_bought_and_is_free_again(worker: Runtime, sql: Sql) -> None:
     code = await services.checkout(worker, user_id=1, item_id=3)
     await age(sql, code)
