@@ -1,0 +1,79 @@
+"""What the refusals of the service are compared with, on the same uvicorn: the least and the usual.
+
+``bare`` is an ASGI function that sends the bytes of a refusal; ``stock`` is Django as it comes, with one
+asynchronous view that returns the same document, and no middleware. Run as ``python -m
+flashsale_project.benchmark.reference_apps NAME LISTEN_FD``.
+"""
+
+import gc
+import json
+import socket
+import sys
+from typing import Any
+
+import uvicorn
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.http import HttpRequest, JsonResponse
+from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
+
+from sales.exceptions import ItemSold
+
+PROBLEM = {
+    "title": ItemSold.reason.replace("_", " "),
+    "status": ItemSold.status,
+    "detail": ItemSold.message,
+    "reason": ItemSold.reason,
+}
+_BODY = json.dumps(PROBLEM).encode()
+_HEADERS = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(_BODY)).encode())]
+
+
+async def bare(scope: Any, receive: Any, send: Any) -> None:
+    """Refuse."""
+    await send({"type": "http.response.start", "status": ItemSold.status, "headers": _HEADERS})
+    await send({"type": "http.response.body", "body": _BODY})
+
+
+@csrf_exempt
+async def view(request: HttpRequest) -> JsonResponse:
+    """Refuse."""
+    response = JsonResponse(PROBLEM, status=ItemSold.status, content_type="application/problem+json")
+    response["Content-Length"] = str(len(response.content))
+    return response
+
+
+urlpatterns = [path("checkout", view)]
+
+
+def stock() -> Any:
+    """Django's own ASGI application around the view."""
+    settings.configure(
+        ALLOWED_HOSTS=["localhost", "127.0.0.1"],
+        LOGGING={"version": 1, "loggers": {"django.request": {"level": "ERROR"}}},  # no line for each refusal
+        ROOT_URLCONF=sys.modules[view.__module__],
+    )
+    return get_asgi_application()
+
+
+def main(name: str, listen_fd: int) -> None:
+    """Serve with the settings of a worker (see `flashsale_project.worker`) until SIGTERM."""
+    config = uvicorn.Config(
+        stock() if name == "stock" else bare,
+        http="httptools",
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        timeout_keep_alive=5,
+    )
+    gc.collect()
+    gc.freeze()
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=listen_fd)])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,153 @@
+"""What a run of the benchmark has found: plain facts, made by `run`, shown by `report` and `chart`.
+
+Rates are per second, CPU times in microseconds per answer, durations in seconds, latencies as in `Latency`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Self
+
+from flashsale_project.benchmark.crowd_process import Outcome
+from flashsale_project.benchmark.latency import Latency
+from flashsale_project.benchmark.machine import Database, Machine
+from flashsale_project.benchmark.processes import Memory
+from flashsale_project.benchmark.wrk import Traffic
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cpu:
+    """CPU time per answer, in microseconds."""
+
+    workers: float
+    postgres: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Successes:
+    """Latencies of holds and purchases apart from those of refusals."""
+
+    checkouts: Latency
+    purchases: Latency
+    refusals: Latency
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Self:
+        """Those of a run of the crowd."""
+        return cls(checkouts=outcome.checkouts, purchases=outcome.purchases, refusals=outcome.refusals)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SellOut:
+    """Each item was asked for once, until all were bought: from the first request to the last purchase."""
+
+    seconds: float | None
+    sales_rate: float | None
+    answer_rate: float
+    bought: int
+    latency: Successes
+    cpu: Cpu
+    client_cpu: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoldOut:
+    """Random requests after that: every answer was a refusal."""
+
+    client: str
+    refusal_rate: float
+    latency: Latency
+    cpu: Cpu
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RandomItems:
+    """A crowd that drew items at random, on a new sale: the last ones are hard to draw."""
+
+    bought: int
+    bought_99_percent_after: float | None
+    bought_last_after: float | None
+    answer_rate: float
+    latency: Successes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mixed:
+    """Random requests on a new sale for a fixed time; latency is of all answers."""
+
+    client: str
+    seconds: float
+    answer_rate: float
+    bought: int
+    refused: int
+    latency: Latency
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenLoop:
+    """Requests at intended times, on a new sale; latencies count from those times."""
+
+    rate: float
+    connections: int
+    answer_rate: float
+    latency: Successes
+    sending_lag: Latency
+
+
+@dataclass(kw_only=True, slots=True)
+class Configuration:
+    """The service in one shape. What was not measured is ``None``; it failed if there are ``problems``."""
+
+    lane: str
+    workers: int
+    connections: int
+    sell_out: SellOut | None = None
+    sold_out: SoldOut | None = None
+    memory: list[Memory] = field(default_factory=list)
+    random_items: RandomItems | None = None
+    mixed: Mixed | None = None
+    open_loop: OpenLoop | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReferenceRun:
+    """One run of a reference that refuses everything."""
+
+    name: str
+    traffic: Traffic
+    cpu: float
+    problems: list[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatabaseRun:
+    """The statements alone, without a service: seconds to sell everything."""
+
+    seconds: float
+    problems: list[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ratios:
+    """One configuration against the references of the same run. ``None`` where something is missing."""
+
+    lane: str
+    workers: int
+    refusals_to_bare: float | None
+    refusals_to_stock: float | None
+    cpu_to_bare: float | None
+    cpu_to_stock: float | None
+    sell_out_to_database: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Results:
+    """All of it."""
+
+    options: dict[str, object]
+    machine: Machine
+    database: Database
+    configurations: list[Configuration]
+    references: list[ReferenceRun]
+    database_alone: list[DatabaseRun]
+    ratios: list[Ratios]
+    ok: bool

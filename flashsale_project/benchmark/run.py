@@ -1,0 +1,120 @@
+"""Runs the whole benchmark: every configuration, and the references around the first one."""
+
+import resource
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+
+from flashsale_project.benchmark import measure
+from flashsale_project.benchmark.machine import database, machine
+from flashsale_project.benchmark.options import Options
+from flashsale_project.benchmark.results import Configuration, DatabaseRun, Ratios, ReferenceRun, Results
+from flashsale_project.benchmark.service import EmbeddedDatabase
+
+REFERENCES = ("bare", "stock")
+
+Say = Callable[[str], None]
+
+
+def run(options: Options, say: Say) -> Results:
+    """Measure everything; ``say`` is told what comes next.
+
+    A configuration that fails is part of the results. Raises `RuntimeError` where nothing can be measured.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (most, most)
+    )  # each connection is a file, for our children too
+    found = machine()
+    with EmbeddedDatabase() as empty:
+        postgres = database(empty.url, empty.server.location)
+    shapes = [
+        Configuration(lane=lane, workers=workers, connections=connections)
+        for connections in options.connections
+        for workers in options.workers
+        for lane in options.lanes
+    ]
+    references: list[ReferenceRun] = []
+    databases: list[DatabaseRun] = []
+
+    def compare() -> None:
+        if options.references:
+            for name in REFERENCES:
+                say(f"reference: {name}")
+                references.append(measure.reference(options, name))
+            say("reference: the database alone")
+            databases.append(measure.database(options))
+
+    compare()
+    for number, shape in enumerate(shapes):
+        say(f"{shape.lane}, workers: {shape.workers}, connections: {shape.connections:,}")
+        measure.configuration(options, shape, everything=shape.connections == options.connections[0])
+        if number == 0:
+            compare()  # before and after, so that a machine that grows busier harms both alike
+    return Results(
+        options=asdict(options),
+        machine=found,
+        database=postgres,
+        configurations=shapes,
+        references=references,
+        database_alone=databases,
+        ratios=[
+            ratios(shape, references, databases)
+            for shape in shapes
+            if options.references and shape.connections == options.connections[0]
+        ],
+        ok=not any(
+            [
+                *(shape.problems for shape in shapes),
+                *(reference.problems for reference in references),
+                *(alone.problems for alone in databases),
+            ]
+        ),
+    )
+
+
+def ratios(shape: Configuration, references: list[ReferenceRun], databases: list[DatabaseRun]) -> Ratios:
+    """A configuration against the means of the references."""
+    rates, cpus = refusal_rates(references), refusal_cpus(references)
+    rate = cpu = seconds = None
+    if shape.sold_out is not None:
+        rate, cpu = shape.sold_out.refusal_rate, shape.sold_out.cpu.workers
+    if shape.sell_out is not None:
+        seconds = shape.sell_out.seconds
+    alone = sum(run.seconds for run in databases) / len(databases) if databases else None
+    return Ratios(
+        lane=shape.lane,
+        workers=shape.workers,
+        refusals_to_bare=_ratio(rate, rates.get("bare")),
+        refusals_to_stock=_ratio(rate, rates.get("stock")),
+        cpu_to_bare=_ratio(cpu, cpus.get("bare")),
+        cpu_to_stock=_ratio(cpu, cpus.get("stock")),
+        sell_out_to_database=_ratio(seconds, alone),
+    )
+
+
+def refusal_rates(references: list[ReferenceRun]) -> dict[str, float]:
+    """Refusals per second of each reference, over all of its runs."""
+    return {
+        name: sum(run.traffic.answers for run in runs) / sum(run.traffic.seconds for run in runs)
+        for name, runs in _by_name(references)
+    }
+
+
+def refusal_cpus(references: list[ReferenceRun]) -> dict[str, float]:
+    """CPU time per refusal of each reference, in microseconds, over all of its runs."""
+    return {
+        name: sum(run.cpu * run.traffic.answers for run in runs) / sum(run.traffic.answers for run in runs)
+        for name, runs in _by_name(references)
+    }
+
+
+def _by_name(references: list[ReferenceRun]) -> Iterator[tuple[str, list[ReferenceRun]]]:
+    """The runs of each reference, without those that answered nothing."""
+    for name in REFERENCES:
+        runs = [run for run in references if run.name == name and run.traffic.answers]
+        if runs:
+            yield name, runs
+
+
+def _ratio(ours: float | None, theirs: float | None) -> float | None:
+    return round(ours / theirs, 3) if ours and theirs else None
