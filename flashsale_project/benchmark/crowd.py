@@ -85,6 +85,7 @@ class Crowd:
         self.connect_errors = 0
         self.resets = 0
         self.outstanding = 0
+        self.open = 0
         self.started_at = self.ended_at = 0.0
         self._stopping = False
         self._done = asyncio.Event()
@@ -107,12 +108,15 @@ class Crowd:
                     self.connect_errors += 1
                 else:
                     self.connections.append(connection)
+                    self.open += 1
 
         await asyncio.gather(*(connect() for _ in range(count)))
 
     async def run(self, deadline: float) -> bool:
         """Run the load; false where it was not done after ``deadline`` seconds."""
         self.started_at = perf_counter()
+        if not self.open:
+            self._done.set()
         self.start()
         try:
             async with asyncio.timeout(deadline):
@@ -134,6 +138,11 @@ class Crowd:
         self._stopping = True
         if not self.outstanding:
             self._done.set()
+
+    @property
+    def unanswered(self) -> int:
+        """Requests that were due and have no answer; those of lost connections are counted as resets."""
+        return self.outstanding
 
     # --- what connections report
 
@@ -169,12 +178,13 @@ class Crowd:
 
     def lost(self, connection: Connection) -> None:
         """A connection was closed: a server may close an idle one, but not leave a request unanswered."""
+        self.open -= 1
         if connection.asked is not None:
             connection.asked = None
             self.resets += 1
             self.outstanding -= 1
-            if self._stopping and not self.outstanding:
-                self._done.set()
+        if not self.open or (self._stopping and not self.outstanding):
+            self._done.set()
 
     # --- what loads do
 
@@ -293,6 +303,11 @@ class OpenLoop(Crowd):
         """Keep the code for the next arrival."""
         self._unpaid.append(code)
         self.next(connection)
+
+    @property
+    def unanswered(self) -> int:
+        """Those that wait for a connection included."""
+        return self.outstanding + len(self._due)
 
     def _tick(self) -> None:
         self._due.extend(self._arrivals.due(perf_counter()))

@@ -148,7 +148,7 @@ def _outcome(crowd: Crowd, finished: bool, client_cpu: float) -> Outcome:
         connections_served=sum(connection.answers > 0 for connection in crowd.connections),
         connect_errors=crowd.connect_errors,
         resets=crowd.resets,
-        unanswered=crowd.outstanding,
+        unanswered=crowd.unanswered,
         client_cpu=client_cpu / seconds,
         codes=[code.decode() for code in crowd.codes],
         bought_codes=[code.decode() for code in crowd.bought],

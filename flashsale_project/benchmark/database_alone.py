@@ -2,14 +2,16 @@
 
 What is left over between this and the service is the cost of HTTP, of batches and of Python. Run as
 ``python -m flashsale_project.benchmark.database_alone ITEMS PERIOD`` with the DATABASE_URL of an empty
-database; prints the seconds it took.
+database; prints a `Sold` as JSON.
 """
 
 import asyncio
+import json
 import random
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from uuid import UUID
 
 import django
@@ -18,19 +20,32 @@ BATCH = 100
 """Items for each statement."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sold:
+    """What became of a sale: items sold, the seconds it took, and whether its certificate holds."""
+
+    items: int
+    seconds: float
+    holds: bool
+
+
 def main(items: int, period: int) -> None:
-    """Make the tables and a sale, and sell it."""
+    """Make the tables and a sale, sell it, and certify it."""
     django.setup()
     from django.core.management import call_command
     from django.db import connection
 
+    from sales.certificate import certify
     from sales.conf import SaleOptions
     from sales.rotation import rotate
 
     call_command("migrate", verbosity=0, interactive=False)
-    rotate(SaleOptions(items=items, user_limit=10, checkout_ttl=60, period=period))
+    current, _ = rotate(SaleOptions(items=items, user_limit=10, checkout_ttl=60, period=period))
     connection.close()
-    sys.stdout.write(str(asyncio.run(_sell())))
+    seconds = asyncio.run(_sell())
+    certificate = certify(current)
+    sold = Sold(items=certificate.sold, seconds=seconds, holds=certificate.holds)
+    sys.stdout.write(json.dumps(asdict(sold)))
 
 
 async def _sell() -> float:

@@ -1,5 +1,6 @@
 """The single measurements: each on a new service, or a new database, that is gone afterwards."""
 
+import json
 import subprocess
 import sys
 import time
@@ -7,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from django.conf import settings
 
-from flashsale_project.benchmark import database_alone
+from flashsale_project.benchmark import database_alone, machine
 from flashsale_project.benchmark.books import Books, read_books
 from flashsale_project.benchmark.crowd_process import Job, run_crowd
 from flashsale_project.benchmark.options import Options
@@ -37,7 +38,7 @@ from flashsale_project.benchmark.wrk import Traffic, run_wrk
 SELL_OUT_SECONDS = 60.0
 """Seconds that selling everything may take."""
 
-RANDOM_SECONDS = 10.0
+RANDOM_SECONDS = 6.0
 """Seconds that random draws get to find everything."""
 
 DATABASE_SECONDS = 120.0
@@ -60,7 +61,7 @@ def configuration(options: Options, shape: Configuration, *, everything: bool) -
             if options.client == "wrk":
                 _mixed(options, shape)
             _open_loop(options, shape)
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         shape.problems.append(str(error))
 
 
@@ -76,7 +77,6 @@ def reference(options: Options, name: str) -> ReferenceRun:
 def database(options: Options) -> DatabaseRun:
     """Sell everything without a service. Raises `RuntimeError` where that fails."""
     with EmbeddedDatabase() as empty:
-        url = empty.url
         try:
             finished = subprocess.run(
                 [
@@ -87,7 +87,7 @@ def database(options: Options) -> DatabaseRun:
                     str(sale_period(time.time())),
                 ],
                 cwd=settings.BASE_DIR,
-                env=empty.environment | {"DATABASE_URL": url},
+                env=empty.environment | {"DATABASE_URL": empty.url},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -97,12 +97,13 @@ def database(options: Options) -> DatabaseRun:
             )
         except subprocess.SubprocessError as error:
             raise RuntimeError(f"The database alone did not sell: {error}.") from error
-        books = read_books(url, empty.environment)
-    return DatabaseRun(seconds=float(finished.stdout), problems=problems_of_database(books, options.items))
+    sold = database_alone.Sold(**json.loads(finished.stdout))
+    return DatabaseRun(seconds=sold.seconds, problems=problems_of_database(sold, options.items))
 
 
 def _sell_out(options: Options, shape: Configuration) -> None:
     with _service(options, shape) as service:
+        shape.database = machine.database(service.url, service.database.server.location)
         meter = _Meter(service)
         job = _job(options, service.port, "each item once", shape.connections, SELL_OUT_SECONDS)
         outcome = run_crowd(job, before=meter.start)

@@ -1,9 +1,12 @@
 """What the kernel says of processes: CPU time, memory, children. Linux only."""
 
+import contextlib
 import os
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+
+GONE = (FileNotFoundError, ProcessLookupError)
+"""What reading about a process raises that has ended."""
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -21,18 +24,15 @@ def children(parent: int) -> list[int]:
     pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
-                fields = _stat(int(entry.name))
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if int(fields[1]) == parent:
-                pids.append(int(entry.name))
+            with contextlib.suppress(*GONE):
+                if int(_stat(int(entry.name))[1]) == parent:
+                    pids.append(int(entry.name))
     return sorted(pids)
 
 
-def cpu_seconds(pids: Collection[int]) -> float:
-    """User and system time of these processes, and of those of their children that have ended."""
-    return sum(int(ticks) for pid in pids for ticks in _stat(pid)[11:15]) / TICKS
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process, and of those of its children that have ended."""
+    return sum(int(ticks) for ticks in _stat(pid)[11:15]) / TICKS
 
 
 def memory(pid: int) -> Memory:

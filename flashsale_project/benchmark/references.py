@@ -54,7 +54,7 @@ class Reference:
 
     def cpu_seconds(self) -> float:
         """CPU time of its process."""
-        return processes.cpu_seconds([self._process.pid])
+        return processes.cpu_seconds(self._process.pid)
 
     def _wait(self) -> None:
         """Until it answers; its socket has been listening from the start."""

@@ -69,18 +69,22 @@ def text(results: Results) -> str:
 
 
 def _origin(results: Results) -> str:
-    machine, database = results.machine, results.database
+    machine = results.machine
     packages = ", ".join(f"{name} {number}" for name, number in machine.packages.items())
-    settings = ", ".join(
-        f"{name} {value}" for name, value in database.settings.items() if name != "server_version"
-    )
-    return (
+    lines = [
         f"{machine.measured_at}: {machine.cpus} CPUs ({machine.cpu_model}), {machine.memory_gb} GB, "
-        f"Linux {machine.kernel}, load {machine.load} before the run\n"
-        f"Python {machine.python}, {packages}\n"
-        f"PostgreSQL {database.settings['server_version']} on {database.file_system}: {settings}\n"
-        "Clients, workers and PostgreSQL share the CPUs."
-    )
+        f"Linux {machine.kernel}, load {machine.load} before the run",
+        f"Python {machine.python}, {packages}",
+    ]
+    database = next((shape.database for shape in results.configurations if shape.database), None)
+    if database is not None:
+        settings = ", ".join(
+            f"{name} {value}" for name, value in database.settings.items() if name != "server_version"
+        )
+        version = database.settings["server_version"]
+        lines.append(f"PostgreSQL {version} on {database.file_system}: {settings}")
+    lines.append("Clients, workers and PostgreSQL share the CPUs.")
+    return "\n".join(lines)
 
 
 def _section(title: str, header: Row, rows: Sequence[tuple[Configuration, Row | None]]) -> str:

@@ -99,6 +99,7 @@ class Configuration:
     lane: str
     workers: int
     connections: int
+    database: Database | None = None
     sell_out: SellOut | None = None
     sold_out: SoldOut | None = None
     memory: list[Memory] = field(default_factory=list)
@@ -145,7 +146,6 @@ class Results:
 
     options: dict[str, object]
     machine: Machine
-    database: Database
     configurations: list[Configuration]
     references: list[ReferenceRun]
     database_alone: list[DatabaseRun]

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 from flashsale_project.benchmark import measure
-from flashsale_project.benchmark.machine import database, machine
+from flashsale_project.benchmark.machine import machine
 from flashsale_project.benchmark.options import Options
 from flashsale_project.benchmark.results import Configuration, DatabaseRun, Ratios, ReferenceRun, Results
-from flashsale_project.benchmark.service import EmbeddedDatabase
 
 REFERENCES = ("bare", "stock")
 
@@ -18,15 +17,13 @@ Say = Callable[[str], None]
 def run(options: Options, say: Say) -> Results:
     """Measure everything; ``say`` is told what comes next.
 
-    A configuration that fails is part of the results. Raises `RuntimeError` where nothing can be measured.
+    A configuration that fails is part of the results. Raises `RuntimeError` where a reference fails.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(
         resource.RLIMIT_NOFILE, (most, most)
     )  # each connection is a file, for our children too
     found = machine()
-    with EmbeddedDatabase() as empty:
-        postgres = database(empty.url, empty.server.location)
     shapes = [
         Configuration(lane=lane, workers=workers, connections=connections)
         for connections in options.connections
@@ -53,7 +50,6 @@ def run(options: Options, say: Say) -> Results:
     return Results(
         options=asdict(options),
         machine=found,
-        database=postgres,
         configurations=shapes,
         references=references,
         database_alone=databases,

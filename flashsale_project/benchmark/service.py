@@ -1,5 +1,6 @@
 """A service to measure: ``runsale`` as its operator runs it, on a new embedded database of its own."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -16,8 +17,9 @@ from typing import Self
 
 from django.conf import settings
 
-from flashsale_project.benchmark.processes import Memory, children, cpu_seconds, memory
+from flashsale_project.benchmark.processes import GONE, Memory, children, cpu_seconds, memory
 from flashsale_project.embedded_postgres import EmbeddedPostgres
+from flashsale_project.postgres_binaries import EmbeddedPostgresError
 
 START_SECONDS = 60.0
 STOP_SECONDS = 40.0
@@ -44,14 +46,19 @@ class EmbeddedDatabase:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if (pid := self.server.pid) is not None:
+            os.kill(pid, signal.SIGQUIT)  # at once: what it would still write is thrown away
         self.server.release()
         shutil.rmtree(self.server.location, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     @property
     def url(self) -> str:
-        """Where to connect. Starts the server, where nobody has."""
-        return self.server.acquire()
+        """Where to connect. Starts the server, where nobody has. Raises `RuntimeError` where it cannot."""
+        try:
+            return self.server.acquire()
+        except EmbeddedPostgresError as error:
+            raise RuntimeError(str(error)) from error
 
     @property
     def environment(self) -> dict[str, str]:
@@ -69,10 +76,14 @@ class EmbeddedDatabase:
         }
 
     def cpu_seconds(self) -> float:
-        """CPU time of the server with all its processes."""
-        pid = self.server.pid
-        assert pid is not None
-        return cpu_seconds([pid, *children(pid)])
+        """CPU time of the server with all its processes. Raises `RuntimeError` where it has ended."""
+        if (postmaster := self.server.pid) is None:
+            raise RuntimeError("The database server has ended.")
+        seconds = 0.0
+        for pid in children(postmaster):
+            with contextlib.suppress(*GONE):  # a process that ends now is counted by the postmaster
+                seconds += cpu_seconds(pid)
+        return seconds + cpu_seconds(postmaster)
 
 
 class Service:
@@ -140,8 +151,8 @@ class Service:
     def cpu_seconds(self) -> float:
         """CPU time of the workers. Raises `RuntimeError` where one has ended."""
         try:
-            return cpu_seconds(self.workers)
-        except (FileNotFoundError, ProcessLookupError) as error:
+            return sum(cpu_seconds(pid) for pid in self.workers)
+        except GONE as error:
             raise RuntimeError("A worker has ended.") from error
 
     def memory(self) -> list[Memory]:

@@ -2,6 +2,7 @@
 
 from flashsale_project.benchmark.books import Books
 from flashsale_project.benchmark.crowd_process import Outcome
+from flashsale_project.benchmark.database_alone import Sold
 from flashsale_project.benchmark.wrk import Traffic
 
 
@@ -57,11 +58,11 @@ def problems_of_refusals(traffic: Traffic) -> list[str]:
     ]
 
 
-def problems_of_database(books: Books, items: int) -> list[str]:
+def problems_of_database(sold: Sold, items: int) -> list[str]:
     """What is wrong after the database has sold everything without a service."""
     return [
-        *_problems_of_books(books),
-        *_if(books.sold != items, f"{books.sold} of {items} items are sold"),
+        *_if(not sold.holds, "the certificate does not hold"),
+        *_if(sold.items != items, f"{sold.items} of {items} items are sold"),
     ]
 
 

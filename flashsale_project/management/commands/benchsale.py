@@ -54,7 +54,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--items", type=number, default=10_000, help="items of a sale (%(default)s)")
         parser.add_argument(
-            "--seconds", type=number, default=3, help="length of a phase that is cut off (%(default)s)"
+            "--seconds", type=number, default=2, help="length of a phase that is cut off (%(default)s)"
         )
         parser.add_argument(
             "--rate", type=number, default=2000, help="requests/s of the open loop (%(default)s)"
@@ -79,14 +79,16 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Measure and print. Raises `CommandError` where anything failed, or was interrupted."""
         wanted = self._options(options)
-        signal.signal(signal.SIGTERM, _interrupt)
         quiet = options["verbosity"] == 0 or options["json"] == "-"
+        terminate = signal.signal(signal.SIGTERM, _interrupt)
         try:
-            results = run(wanted, (lambda text: None) if quiet else self._say)
+            results = run(wanted, _say_nothing if quiet else self._say)
         except RuntimeError as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             raise CommandError("Interrupted; everything was stopped.", returncode=INTERRUPTED) from None
+        finally:
+            signal.signal(signal.SIGTERM, terminate)
         document = json.dumps(asdict(results), indent=1)
         if options["json"] == "-":
             self.stdout.write(document)
@@ -140,6 +142,10 @@ def _lane(text: str) -> str:
     if text not in settings.LANES:
         raise ArgumentTypeError(f"{text!r} is not a lane: {', '.join(settings.LANES)}")
     return text
+
+
+def _say_nothing(text: str) -> None:
+    pass
 
 
 def _interrupt(*_: object) -> None:
