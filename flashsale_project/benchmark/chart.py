@@ -13,12 +13,13 @@ VALUES = 90
 """Pixels for the figures to the right of the longest bar."""
 BAR, ROW, TITLE, GAP = 18, 26, 30, 18
 
+# Each colour can be read on both: a page may be dark where the system is light.
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #57606a }
-  .title { font-weight: 600; fill: #24292f }
+  .title { font-weight: 600 }
   .ours { fill: #0969da } .theirs { fill: #8c959f }
   @media (prefers-color-scheme: dark) {
-    text { fill: #9198a1 } .title { fill: #e6edf3 }
+    text { fill: #9198a1 }
     .ours { fill: #4493f8 } .theirs { fill: #656c76 }
   }
 """

@@ -1,4 +1,4 @@
-"""The single measurements: each on a new service, or a new database, that is gone afterwards."""
+"""The single measurements, each of a new service on a new database, or of a reference."""
 
 import json
 import subprocess
@@ -11,6 +11,7 @@ from django.conf import settings
 from flashsale_project.benchmark import database_alone, machine
 from flashsale_project.benchmark.books import Books, read_books
 from flashsale_project.benchmark.crowd_process import Job, run_crowd
+from flashsale_project.benchmark.database_server import DatabaseServer
 from flashsale_project.benchmark.options import Options
 from flashsale_project.benchmark.references import Reference
 from flashsale_project.benchmark.results import (
@@ -25,7 +26,7 @@ from flashsale_project.benchmark.results import (
     SoldOut,
     Successes,
 )
-from flashsale_project.benchmark.service import EmbeddedDatabase, Service, sale_period
+from flashsale_project.benchmark.service import Service, sale_period
 from flashsale_project.benchmark.verdict import (
     problems_of_crowd,
     problems_of_database,
@@ -49,18 +50,20 @@ REUSE_SECONDS = 1.0
 for five seconds, and a request that crosses that would count as lost."""
 
 
-def configuration(options: Options, shape: Configuration, *, everything: bool) -> None:
+def configuration(
+    server: DatabaseServer, options: Options, shape: Configuration, *, everything: bool
+) -> None:
     """Measure the service in this shape: the sell-out, or with random items and an open loop too.
 
     A failure is noted among its problems.
     """
     try:
-        _sell_out(options, shape)
+        _sell_out(server, options, shape)
         if everything:
-            _random_items(options, shape)
+            _random_items(server, options, shape)
             if options.client == "wrk":
-                _mixed(options, shape)
-            _open_loop(options, shape)
+                _mixed(server, options, shape)
+            _open_loop(server, options, shape)
     except (RuntimeError, OSError) as error:
         shape.problems.append(str(error))
 
@@ -74,37 +77,32 @@ def reference(options: Options, name: str) -> ReferenceRun:
     return ReferenceRun(name=name, traffic=traffic, cpu=cpu, problems=problems_of_refusals(traffic))
 
 
-def database(options: Options) -> DatabaseRun:
+def statements(server: DatabaseServer, options: Options) -> DatabaseRun:
     """Sell everything without a service. Raises `RuntimeError` where that fails."""
-    with EmbeddedDatabase() as empty:
-        try:
-            finished = subprocess.run(
-                [
-                    sys.executable,
-                    "-m",
-                    database_alone.__name__,
-                    str(options.items),
-                    str(sale_period(time.time())),
-                ],
-                cwd=settings.BASE_DIR,
-                env=empty.environment | {"DATABASE_URL": empty.url},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-                timeout=DATABASE_SECONDS,
-                start_new_session=True,  # a Ctrl-C in the terminal is for the command alone
-            )
-        except subprocess.SubprocessError as error:
-            raise RuntimeError(f"The database alone did not sell: {error}.") from error
+    environment = server.environment | {"DATABASE_URL": server.renew()}
+    arguments = [str(options.items), str(sale_period(time.time()))]
+    try:
+        finished = subprocess.run(
+            [sys.executable, "-m", database_alone.__name__, *arguments],
+            cwd=settings.BASE_DIR,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            timeout=DATABASE_SECONDS,
+            start_new_session=True,  # a Ctrl-C in the terminal is for the command alone
+        )
+    except subprocess.SubprocessError as error:
+        raise RuntimeError(f"The database alone did not sell: {error}.") from error
     sold = database_alone.Sold(**json.loads(finished.stdout))
     return DatabaseRun(seconds=sold.seconds, problems=problems_of_database(sold, options.items))
 
 
-def _sell_out(options: Options, shape: Configuration) -> None:
-    with _service(options, shape) as service:
-        shape.database = machine.database(service.url, service.database.server.location)
-        meter = _Meter(service)
+def _sell_out(server: DatabaseServer, options: Options, shape: Configuration) -> None:
+    with _service(server, options, shape) as service:
+        shape.database = machine.database(service.url, server.location)
+        meter = _Meter(server, service)
         job = _job(options, service.port, "each item once", shape.connections, SELL_OUT_SECONDS)
         outcome = run_crowd(job, before=meter.start)
         seconds = outcome.bought_last_after
@@ -126,15 +124,15 @@ def _sell_out(options: Options, shape: Configuration) -> None:
             cpu=meter.per_answer(traffic.answers),
         )
         shape.memory = service.memory()
-        books = _close(service)
+        books = _close(server, service)
     shape.problems += problems_of_sell_out(outcome, books, options.items) + problems_of_refusals(traffic)
 
 
-def _random_items(options: Options, shape: Configuration) -> None:
-    with _service(options, shape) as service:
+def _random_items(server: DatabaseServer, options: Options, shape: Configuration) -> None:
+    with _service(server, options, shape) as service:
         job = _job(options, service.port, "random items", shape.connections, RANDOM_SECONDS)
         outcome = run_crowd(job)
-        books = _close(service)
+        books = _close(server, service)
     shape.random_items = RandomItems(
         bought=outcome.bought,
         bought_99_percent_after=outcome.bought_99_percent_after,
@@ -145,10 +143,10 @@ def _random_items(options: Options, shape: Configuration) -> None:
     shape.problems += problems_of_crowd(outcome, books)
 
 
-def _mixed(options: Options, shape: Configuration) -> None:
-    with _service(options, shape) as service:
+def _mixed(server: DatabaseServer, options: Options, shape: Configuration) -> None:
+    with _service(server, options, shape) as service:
         traffic = _traffic(options, service.port, shape.connections)
-        books = _close(service)
+        books = _close(server, service)
     shape.mixed = Mixed(
         client=traffic.client,
         seconds=traffic.seconds,
@@ -160,11 +158,11 @@ def _mixed(options: Options, shape: Configuration) -> None:
     shape.problems += problems_of_traffic(traffic, books)
 
 
-def _open_loop(options: Options, shape: Configuration) -> None:
+def _open_loop(server: DatabaseServer, options: Options, shape: Configuration) -> None:
     connections = min(shape.connections, max(1, int(options.rate * REUSE_SECONDS)))
-    with _service(options, shape) as service:
+    with _service(server, options, shape) as service:
         outcome = run_crowd(_job(options, service.port, "open loop", connections, options.seconds))
-        books = _close(service)
+        books = _close(server, service)
     shape.open_loop = OpenLoop(
         rate=options.rate,
         connections=connections,
@@ -178,23 +176,24 @@ def _open_loop(options: Options, shape: Configuration) -> None:
 class _Meter:
     """CPU time of a service and of its database since `start`."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, server: DatabaseServer, service: Service) -> None:
+        self._server = server
         self._service = service
         self._workers = self._postgres = 0.0
 
     def start(self) -> None:
         self._workers = self._service.cpu_seconds()
-        self._postgres = self._service.database.cpu_seconds()
+        self._postgres = self._server.cpu_seconds()
 
     def per_answer(self, answers: int) -> Cpu:
         workers = self._service.cpu_seconds() - self._workers
-        postgres = self._service.database.cpu_seconds() - self._postgres
+        postgres = self._server.cpu_seconds() - self._postgres
         answers = max(answers, 1)
         return Cpu(workers=workers / answers * 1e6, postgres=postgres / answers * 1e6)
 
 
-def _service(options: Options, shape: Configuration) -> Service:
-    return Service(lane=shape.lane, workers=shape.workers, items=options.items)
+def _service(server: DatabaseServer, options: Options, shape: Configuration) -> Service:
+    return Service(server, lane=shape.lane, workers=shape.workers, items=options.items)
 
 
 def _job(options: Options, port: int, load: str, connections: int, seconds: float) -> Job:
@@ -226,9 +225,9 @@ def _traffic(options: Options, port: int, connections: int) -> Traffic:
     )
 
 
-def _close(service: Service) -> Books:
+def _close(server: DatabaseServer, service: Service) -> Books:
     """Stop the service; what its database says afterwards, or, to save time, meanwhile."""
     with ThreadPoolExecutor(1) as pool:
-        books = pool.submit(read_books, service.url, service.database.environment)
+        books = pool.submit(read_books, service.url, server.environment)
         service.stop()
         return books.result()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 from flashsale_project.benchmark import measure
+from flashsale_project.benchmark.database_server import DatabaseServer
 from flashsale_project.benchmark.machine import machine
 from flashsale_project.benchmark.options import Options
 from flashsale_project.benchmark.results import Configuration, DatabaseRun, Ratios, ReferenceRun, Results
@@ -33,20 +34,22 @@ def run(options: Options, say: Say) -> Results:
     references: list[ReferenceRun] = []
     databases: list[DatabaseRun] = []
 
-    def compare() -> None:
+    def compare(server: DatabaseServer) -> None:
         if options.references:
             for name in REFERENCES:
                 say(f"reference: {name}")
                 references.append(measure.reference(options, name))
             say("reference: the database alone")
-            databases.append(measure.database(options))
+            databases.append(measure.statements(server, options))
 
-    compare()
-    for number, shape in enumerate(shapes):
-        say(f"{shape.lane}, workers: {shape.workers}, connections: {shape.connections:,}")
-        measure.configuration(options, shape, everything=shape.connections == options.connections[0])
-        if number == 0:
-            compare()  # before and after, so that a machine that grows busier harms both alike
+    with DatabaseServer() as server:
+        compare(server)
+        for number, shape in enumerate(shapes):
+            say(f"{shape.lane}, workers: {shape.workers}, connections: {shape.connections:,}")
+            everything = shape.connections == options.connections[0]
+            measure.configuration(server, options, shape, everything=everything)
+            if number == 0:
+                compare(server)  # before and after, so that a machine that grows busier harms both alike
     return Results(
         options=asdict(options),
         machine=found,

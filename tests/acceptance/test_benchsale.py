@@ -23,9 +23,11 @@ import pytest
 from flashsale_project.benchmark.books import read_books
 from flashsale_project.benchmark.crowd import Crowd, EachItemOnce, OpenLoop, RandomItems
 from flashsale_project.benchmark.crowd_process import Job, run_crowd
+from flashsale_project.benchmark.database_server import DatabaseServer
 from flashsale_project.benchmark.references import Reference
 from flashsale_project.benchmark.service import Service
 from flashsale_project.benchmark.verdict import problems_of_sell_out
+from flashsale_project.benchmark.wrk import is_installed, run_wrk
 from sales.exceptions import ItemSold
 from sales.views import refused
 from tests.acceptance.conftest import PROJECT, START, clean_environment
@@ -161,18 +163,18 @@ def wait_for(check: Callable[[], bool]) -> None:
 
 
 def test_damage_after_a_sell_out_is_found() -> None:
-    with Service(lane="express", workers=1, items=50) as service:
+    with DatabaseServer() as server, Service(server, lane="express", workers=1, items=50) as service:
         job = Job(load="each item once", port=service.port, connections=4, items=50, seconds=DEADLINE)
         outcome = run_crowd(job)
         service.stop()
-        healthy = read_books(service.url, service.database.environment)
+        healthy = read_books(service.url, server.environment)
         with psycopg.connect(service.url) as connection:
             connection.execute("DELETE FROM sales_checkout WHERE code = %s", [outcome.codes[0]])
             connection.execute(
                 """UPDATE sales_saleitem SET state = 'held', purchased_at = NULL WHERE code = %s""",
                 [outcome.codes[1]],
             )
-        damaged = read_books(service.url, service.database.environment)
+        damaged = read_books(service.url, server.environment)
     assert problems_of_sell_out(outcome, healthy, 50) == []
     *others, certificate = sorted(problems_of_sell_out(outcome, damaged, 50), key=len)
     assert set(others) == {
@@ -203,9 +205,9 @@ def test_a_reference_sends_what_the_service_sends(name: str) -> None:
         connection.close()
 
 
-# --- the crowd
+# --- the clients
 
-Answer = Callable[[int], Awaitable[bytes | None]]
+Answer = Callable[[int, bytes], Awaitable[bytes | None]]
 
 CODE = b"00000040-0072-80d2-8b06-7bc5baa26c1e"
 
@@ -216,7 +218,7 @@ def response(status: int, body: bytes = b"") -> bytes:
 
 @contextlib.asynccontextmanager
 async def stub(answer: Answer) -> AsyncIterator[int]:
-    """A service whose nth answer is this; ``None`` closes the connection."""
+    """A service whose nth answer, to this request, is this; ``None`` closes the connection."""
     numbers = itertools.count()
     serving: set[asyncio.Task[None]] = set()
 
@@ -225,8 +227,8 @@ async def stub(answer: Answer) -> AsyncIterator[int]:
         assert task is not None
         serving.add(task)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while await reader.readuntil(b"\r\n\r\n"):
-                if (data := await answer(next(numbers))) is None:
+            while request := await reader.readuntil(b"\r\n\r\n"):
+                if (data := await answer(next(numbers), request)) is None:
                     break
                 writer.write(data)
         writer.close()
@@ -251,7 +253,7 @@ async def against(answer: Answer, crowd: Crowd, connections: int = 1) -> Crowd:
 async def test_an_open_loop_counts_from_intended_times() -> None:
     stall = 0.5
 
-    async def answer(number: int) -> bytes:
+    async def answer(number: int, request: bytes) -> bytes:
         await asyncio.sleep(stall if number == 0 else 0)
         return response(409)
 
@@ -265,7 +267,7 @@ async def test_an_open_loop_counts_from_intended_times() -> None:
 
 
 async def test_a_closed_loop_does_not_charge_who_did_not_ask() -> None:
-    async def answer(number: int) -> bytes:
+    async def answer(number: int, request: bytes) -> bytes:
         await asyncio.sleep(0.3 if number == 0 else 0.01)
         return response(409)
 
@@ -282,7 +284,7 @@ async def test_codes_are_bought_next_and_the_last_question_is_whether_it_is_sold
         *(response(409, b'{"reason": "all_held"}'), response(409, b'{"reason": "sold_out"}')),
     ]
 
-    async def answer(number: int) -> bytes:
+    async def answer(number: int, request: bytes) -> bytes:
         return answers[number]
 
     crowd = await against(answer, EachItemOnce(2))
@@ -296,7 +298,7 @@ async def test_codes_are_bought_next_and_the_last_question_is_whether_it_is_sold
 async def test_failures_and_closed_connections_are_counted() -> None:
     answers = [response(503), response(500), response(200, b"what?"), response(409) * 2]
 
-    async def answer(number: int) -> bytes | None:
+    async def answer(number: int, request: bytes) -> bytes | None:
         return answers[number] if number < len(answers) else None
 
     crowd = await against(answer, RandomItems(items=10, seconds=DEADLINE), connections=2)
@@ -307,7 +309,7 @@ async def test_failures_and_closed_connections_are_counted() -> None:
 
 
 async def test_connections_that_are_refused_are_counted() -> None:
-    async def answer(number: int) -> None:
+    async def answer(number: int, request: bytes) -> None:
         raise AssertionError
 
     async with stub(answer) as port:
@@ -317,3 +319,28 @@ async def test_connections_that_are_refused_are_counted() -> None:
     assert crowd.connect_errors == 3
     assert await crowd.run(DEADLINE)
     assert not crowd.told_sold_out
+
+
+@pytest.mark.skipif(not is_installed(), reason="needs wrk")
+async def test_wrk_buys_every_code_that_it_gets_once() -> None:
+    codes = [CODE[:-2] + b"%02d" % number for number in range(20)]
+    unsold = list(codes)
+    wanted = []
+
+    async def answer(number: int, request: bytes) -> bytes:
+        target = request.split(b" ")[1]
+        if target.startswith(b"/checkout?user_id="):
+            assert 0 <= int(target.partition(b"&item_id=")[2]) < 7
+            return response(200, unsold.pop()) if unsold else response(409)
+        wanted.append(target.removeprefix(b"/purchase?code="))
+        return response(503 if len(wanted) == 1 else 200, b"purchased")
+
+    async with stub(answer) as port:
+        traffic = await asyncio.to_thread(run_wrk, port=port, connections=3, items=7, seconds=1)
+    assert sorted(wanted) == codes
+    assert (traffic.held, traffic.bought, traffic.failed, traffic.connection_errors) == (20, 19, 1, 0)
+    assert traffic.answers == traffic.held + traffic.bought + traffic.failed + traffic.refused
+    assert traffic.refused > 0
+    assert traffic.seconds >= 1
+    assert traffic.latency.count == traffic.answers
+    assert traffic.latency.p50 is not None
