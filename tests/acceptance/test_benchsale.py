@@ -13,25 +13,27 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import psycopg
 import pytest
+from django.db import connection
 
 from flashsale_project.benchmark.books import read_books
 from flashsale_project.benchmark.crowd import Crowd, EachItemOnce, OpenLoop, RandomItems
-from flashsale_project.benchmark.crowd_process import Job, run_crowd
-from flashsale_project.benchmark.database_server import DatabaseServer
 from flashsale_project.benchmark.references import Reference
-from flashsale_project.benchmark.service import Service
 from flashsale_project.benchmark.verdict import problems_of_sell_out
 from flashsale_project.benchmark.wrk import is_installed, run_wrk
+from sales import services
 from sales.exceptions import ItemSold
+from sales.models import Sale
+from sales.runtime import Runtime
 from sales.views import refused
 from tests.acceptance.conftest import PROJECT, START, clean_environment
 from tests.conftest import DEADLINE
+from tests.unit.test_benchmark import OUTCOME
 
 SMALL = ["--items", "200", "--connections", "8", "--workers", "1", "--seconds", "1", "--lanes", "express"]
 
@@ -162,28 +164,38 @@ def wait_for(check: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_damage_after_a_sell_out_is_found() -> None:
-    with DatabaseServer() as server, Service(server, lane="express", workers=1, items=50) as service:
-        job = Job(load="each item once", port=service.port, connections=4, items=50, seconds=DEADLINE)
-        outcome = run_crowd(job)
-        service.stop()
-        healthy = read_books(service.url, server.environment)
-        with psycopg.connect(service.url) as connection:
-            connection.execute("DELETE FROM sales_checkout WHERE code = %s", [outcome.codes[0]])
-            connection.execute(
-                """UPDATE sales_saleitem SET state = 'held', purchased_at = NULL WHERE code = %s""",
-                [outcome.codes[1]],
-            )
-        damaged = read_books(service.url, server.environment)
-    assert problems_of_sell_out(outcome, healthy, 50) == []
-    *others, certificate = sorted(problems_of_sell_out(outcome, damaged, 50), key=len)
+async def test_damage_after_a_sell_out_is_found(
+    make_sale: Callable[..., Sale],
+    open_worker: Callable[[], Awaitable[Runtime]],
+    sql: Callable[..., list[tuple[Any, ...]]],
+    tmp_path: Path,
+) -> None:
+    await asyncio.to_thread(make_sale, items=3)
+    worker = await open_worker()
+    codes = [await services.checkout(worker, user_id=item, item_id=item) for item in range(3)]
+    for code in codes:
+        await services.purchase(worker, code=code)
+    told = [str(code) for code in codes]
+    outcome = replace(OUTCOME, held=3, bought=3, codes=told, bought_codes=told)
+    where = connection.settings_dict
+    url = f"postgresql://{where['USER']}:{where['PASSWORD']}@{where['HOST']}:{where['PORT']}/{where['NAME']}"
+
+    healthy = await asyncio.to_thread(read_books, url, clean_environment(tmp_path))
+    assert problems_of_sell_out(outcome, healthy, 3) == []
+
+    await asyncio.to_thread(sql, "DELETE FROM sales_checkout WHERE code = %s", codes[0])
+    await asyncio.to_thread(
+        sql, "UPDATE sales_saleitem SET state = 'held', purchased_at = NULL WHERE code = %s", codes[1]
+    )
+    damaged = await asyncio.to_thread(read_books, url, clean_environment(tmp_path))
+    *others, certificate = sorted(problems_of_sell_out(outcome, damaged, 3), key=len)
     assert set(others) == {
         "1 acknowledged holds are not in the database",
         "1 acknowledged purchases are not in the database",
-        "50 purchases were acknowledged, 49 items are sold",
+        "3 purchases were acknowledged, 2 items are sold",
     }
-    assert certificate.startswith("the certificate does not hold: Sale 1")
-    assert f"by {outcome.codes[0]}" in certificate
+    assert certificate.startswith("the certificate does not hold: Sale ")
+    assert f"item 0 is sold to user 0 by {codes[0]}" in certificate
 
 
 # --- the references
