@@ -89,23 +89,23 @@ def _origin(results: Results) -> str:
 
 def _section(title: str, header: Row, rows: Sequence[tuple[Configuration, Row | None]]) -> str:
     """A table of what was measured; nothing where that is nothing."""
-    if not any(row for _, row in rows):
-        return ""
     lines = [
         [
             *(shape.lane, str(shape.workers), f"{shape.connections:,}"),
-            *(row or "-" * len(header)),
+            *row,
             "FAILED" if shape.problems else "ok",
         ]
         for shape, row in rows
-        if row or shape.problems
+        if row
     ]
+    if not lines:
+        return ""
     return f"{_paragraph(title)}\n{_table(['lane', 'workers', 'connections', *header, ''], lines)}"
 
 
-def _sell_out(shape: Configuration) -> Row | None:
+def _sell_out(shape: Configuration) -> Row:
     if (found := shape.sell_out) is None:
-        return None
+        return "-" * 8  # what failed is shown, too
     return [
         _number(found.seconds),
         _number(found.sales_rate),
