@@ -5,11 +5,11 @@ from uuid import UUID
 
 from psycopg.adapt import Dumper
 
-Elements = list[int | None] | list[UUID | None]
+Elements = list[int | None] | list[UUID | None] | list[str]
 
 
 class ArrayDumper(Dumper):
-    """Dumps a list of integers, or of UUIDs, with ``None`` for NULL; the statement must say its type.
+    """Dumps a list of integers, UUIDs or strings, with ``None`` for NULL; the statement must say its type.
 
     psycopg's own dumper asks every element for its type and quotes it, which takes longer than deciding
     and answering the whole operation; and it sends small numbers as other types than large ones, so that
@@ -22,11 +22,13 @@ class ArrayDumper(Dumper):
         return ("{" + ",".join([_literal(element) for element in elements]) + "}").encode()
 
 
-def _literal(element: int | UUID | None) -> str:
+def _literal(element: int | UUID | str | None) -> str:
     if isinstance(element, int):
         return str(element)
     if element is None:
         return "NULL"
     if isinstance(element, UUID):
         return f"{element.int:032x}"
+    if isinstance(element, str):
+        return '"' + element.replace("\\", "\\\\").replace('"', '\\"') + '"'
     raise TypeError(f"an array of {type(element).__name__} is not expected here")

@@ -4,6 +4,7 @@ Refusal
 ├── 400  InvalidParameter
 ├── 409  ItemHeld · ItemSold · SoldOut · AllHeld · UserLimit · Paused · NoSale      (checkout)
 │        UnknownCode · CheckoutExpired · AlreadyPurchased                           (a code)
+├── 422  IdempotencyKeyReused
 └── 503  Draining · Overloaded · DatabaseUnavailable                                (try again)
          OutcomeUnknown                                                             (ask first)
 
@@ -106,6 +107,14 @@ class AlreadyPurchased(Refusal):
 
     reason = "already_purchased"
     message = "This checkout was purchased before."
+
+
+class IdempotencyKeyReused(Refusal):
+    """This user sent this key before, with another request."""
+
+    status = 422
+    reason = "idempotency_key_reused"
+    message = "This Idempotency-Key was used for another request."
 
 
 class Draining(Refusal):

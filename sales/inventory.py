@@ -17,6 +17,7 @@ from uuid import UUID
 from sales.codes import new_code
 from sales.exceptions import (
     AllHeld,
+    IdempotencyKeyReused,
     InvalidParameter,
     ItemHeld,
     ItemSold,
@@ -212,6 +213,13 @@ def _count(counts: dict[int, int], user_id: int, change: int) -> None:
         del counts[user_id]
 
 
+class Key(NamedTuple):
+    """An ``Idempotency-Key``, and the item that was asked for with it (``None``: any)."""
+
+    text: str
+    item_id: int | None
+
+
 @dataclass(eq=False, slots=True)
 class Hold:
     """A hold that a batch means to take: an item at the version it was seen, for a user."""
@@ -220,6 +228,7 @@ class Hold:
     version: int
     user_id: int
     code: UUID
+    key: Key | None = None
 
 
 @dataclass(slots=True)
@@ -235,13 +244,18 @@ class HoldBatch:
     holds: dict[int, Hold] = field(default_factory=dict)
     needs_sweep: bool = False
     _wanted: dict[int, int] = field(default_factory=dict)
+    _keyed: dict[tuple[int, str], Hold] = field(default_factory=dict)
     _place: int = 0
 
-    def hold(self, user_id: int, item_id: int | None) -> Hold:
-        """Add a hold for this user to the batch.
+    def hold(self, user_id: int, item_id: int | None, key: Key | None = None) -> Hold:
+        """Add a hold for this user to the batch; a second one with the same key is the first one.
 
         Raises the `Refusal`, or `Stale` where the sale has ended meanwhile; adds nothing then.
         """
+        if key is not None and (earlier := self._keyed.get((user_id, key.text))) is not None:
+            if earlier.key != key:
+                raise IdempotencyKeyReused
+            return earlier
         inventory = self.inventory
         if self.now >= inventory.sale.ends_at:
             raise Stale
@@ -256,8 +270,10 @@ class HoldBatch:
             raise UserLimit
         self._wanted[user_id] = wanted + 1
         self.needs_sweep = self.needs_sweep or inventory.needs_sweep(user_id, item_id)
-        hold = Hold(item_id, inventory.version(item_id), user_id, new_code(inventory.sale.id, item_id))
+        hold = Hold(item_id, inventory.version(item_id), user_id, new_code(inventory.sale.id, item_id), key)
         self.holds[item_id] = hold
+        if key is not None:
+            self._keyed[user_id, key.text] = hold
         return hold
 
     def _next_free(self) -> int:

@@ -185,3 +185,17 @@ class Allowance(models.Model):
 
     def __str__(self) -> str:
         return f"{self.taken} for user {self.user_id} in sale {self.sale_id}"
+
+
+class IdempotencyKey(models.Model):
+    """The checkout that a request with an ``Idempotency-Key`` was granted, for when it is repeated."""
+
+    pk = models.CompositePrimaryKey("sale_id", "user_id", "key")
+    sale = models.ForeignKey(Sale, models.DO_NOTHING, db_constraint=False, db_index=False)
+    user_id = models.BigIntegerField()
+    key = models.CharField(max_length=64)
+    item_id = models.PositiveIntegerField(null=True)  # as it was asked for; NULL: any
+    code = models.UUIDField()
+
+    def __str__(self) -> str:
+        return f"{self.key} of user {self.user_id} in sale {self.sale_id}"

@@ -29,7 +29,7 @@ from sales.exceptions import (
 )
 from sales.inventory import Hold, HoldBatch, Inventory, SaleFacts, Stale
 from sales.rotation import rotate
-from sales.storage import Changed, Receipt, Storage
+from sales.storage import Changed, Keyed, Receipt, Storage
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,14 @@ class Settlement:
 SettlementBatch = list[Settlement]
 
 
+class Repeated(Exception):
+    """A hold was not taken because its key was used before, for this."""
+
+    def __init__(self, keyed: Keyed) -> None:
+        super().__init__(keyed)
+        self.keyed = keyed
+
+
 class Runtime:
     """One worker's share of the service. Use it with ``async with``, in one event loop.
 
@@ -103,6 +111,7 @@ class Runtime:
         self._looks = _processor(self._look)
         # Whoever only reads shares one connection: the others are for the sale.
         self._receipts = Batcher(self._load_receipts, max_size=MAX_BATCH, max_wait=0, max_concurrent=1)
+        self._keys = Batcher(self._load_keyed, max_size=MAX_BATCH, max_wait=0, max_concurrent=1)
         self._ended = KeyedProcessor(self.storage.sale, min_duration=0, lanes=1)
 
     async def __aenter__(self) -> Self:
@@ -116,7 +125,8 @@ class Runtime:
         self._stack.push_async_callback(_cancelled, housekeeping)
         for processor in (self.checkouts, self.purchases, self.releases, self._looks, self._ended):
             await self._stack.enter_async_context(processor)
-        await self._stack.enter_async_context(self._receipts)
+        for batcher in (self._receipts, self._keys):
+            await self._stack.enter_async_context(batcher)
         return self
 
     async def __aexit__(
@@ -175,6 +185,10 @@ class Runtime:
         """What became of a checkout, from the database. Raises `BatchError`."""
         return await self._receipts.run(code)
 
+    async def keyed(self, sale_id: int, user_id: int, key: str) -> Keyed | None:
+        """What this user was granted with this key before, from the database. Raises `BatchError`."""
+        return await self._keys.run((sale_id, user_id, key))
+
     async def ended(self, sale_id: int) -> tuple[SaleFacts, int, int] | None:
         """Any sale with its sold and held items, from the database. Raises `BatchError`."""
         return await self._ended.run(sale_id, _itself)
@@ -216,12 +230,13 @@ class Runtime:
                 return {hold: OutcomeUnknown(code=str(hold.code)) for hold in batch.holds.values()}
         metrics.BATCH_SIZE.labels("checkout").observe(len(batch.holds))
         inventory.learn(granted.rows)
-        if not granted.stale:
-            return None
-        metrics.STALE.inc(len(granted.stale))
-        with contextlib.suppress(DatabaseUnavailable):  # the batch itself is committed
-            await self._refresh(inventory)
-        return {hold: Stale() for hold in granted.stale}
+        failures: dict[Hold, Exception] = {hold: Repeated(keyed) for hold, keyed in granted.repeated.items()}
+        if granted.stale:
+            metrics.STALE.inc(len(granted.stale))
+            with contextlib.suppress(DatabaseUnavailable):  # the batch itself is committed
+                await self._refresh(inventory)
+            failures |= {hold: Stale() for hold in granted.stale}
+        return failures
 
     async def _look(self, sale_id: int) -> None:
         await asyncio.sleep(self._looked_at + LOOK_INTERVAL - time.monotonic())
@@ -232,6 +247,15 @@ class Runtime:
     async def _load_receipts(self, codes: list[UUID]) -> list[Receipt | None]:
         receipts = await self.storage.receipts(codes)
         return [receipts.get(code) for code in codes]
+
+    async def _load_keyed(self, jobs: list[tuple[int, int, str]]) -> list[Keyed | None]:
+        found: dict[tuple[int, int, str], Keyed] = {}
+        for sale_id in {job[0] for job in jobs}:  # two, at a boundary
+            keys = [job[1:] for job in jobs if job[0] == sale_id]
+            found |= {
+                (sale_id, *key): keyed for key, keyed in (await self.storage.keyed(sale_id, keys)).items()
+            }
+        return [found.get(job) for job in jobs]
 
     async def _load_settlements(self, key: int) -> SettlementBatch:
         return []

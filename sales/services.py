@@ -15,6 +15,7 @@ from batching import BatchError, KeyedProcessor, LoadFailed, ProcessFailed, Proc
 from sales.exceptions import (
     DatabaseUnavailable,
     Draining,
+    IdempotencyKeyReused,
     InvalidParameter,
     ItemHeld,
     NoSale,
@@ -23,9 +24,9 @@ from sales.exceptions import (
     Refusal,
     UnknownCode,
 )
-from sales.inventory import Hold, HoldBatch, Inventory, SaleFacts, Stale
+from sales.inventory import Hold, HoldBatch, Inventory, Key, SaleFacts, Stale
 from sales.metrics import count_answer
-from sales.runtime import Runtime, Settlement, SettlementBatch
+from sales.runtime import Repeated, Runtime, Settlement, SettlementBatch
 from sales.storage import Receipt
 
 R = TypeVar("R")
@@ -58,16 +59,31 @@ class SaleStatus:
         return self.sale.items - self.sold - self.held
 
 
-async def checkout(runtime: Runtime, *, user_id: int, item_id: int | None = None) -> UUID:
+async def checkout(
+    runtime: Runtime, *, user_id: int, item_id: int | None = None, key: str | None = None
+) -> UUID:
     """Hold this item of the current sale, or any free one, for the user; return the code to buy it with.
 
     Returns once the hold is committed. It ends by itself after the sale's ``checkout_ttl`` seconds.
+    With a ``key``, repeating a call that was granted gives the same code, at any worker, as long as the
+    sale lasts, whatever became of the hold.
     """
     if not 0 <= user_id <= MAX_USER_ID:
         raise InvalidParameter(f"user_id must be a whole number from 0 to {MAX_USER_ID}.")
     if item_id is not None and item_id < 0:
         raise InvalidParameter("item_id must not be negative.")
-    return await _answered(partial(start_checkout, runtime, user_id, item_id))
+    if key is None:
+        return await _answered(partial(start_checkout, runtime, user_id, item_id))
+    asked = Key(key, item_id)
+    if (granted := await _granted_before(runtime, user_id, asked)) is not None:
+        return granted
+    try:
+        return await _answered(partial(start_checkout, runtime, user_id, item_id, key=asked))
+    except Refusal as refusal:
+        # The same request may have been granted meanwhile, at another worker, and be what refused this one.
+        if refusal.status == 409 and (granted := await _granted_before(runtime, user_id, asked)) is not None:
+            return granted
+        raise
 
 
 async def purchase(runtime: Runtime, *, code: UUID) -> None:
@@ -122,7 +138,7 @@ async def status(runtime: Runtime, *, sale_id: int | None = None) -> SaleStatus:
 
 
 def start_checkout(
-    runtime: Runtime, user_id: int, item_id: int | None, answer: Answer[UUID]
+    runtime: Runtime, user_id: int, item_id: int | None, answer: Answer[UUID], *, key: Key | None = None
 ) -> Refused | None:
     """`checkout` for who does not wait in a task: refuse at once, or call ``answer`` once it is decided.
 
@@ -133,7 +149,7 @@ def start_checkout(
     if refused is not None:
         count_answer("checkout", refused.reason)
         return refused
-    return _CheckingOut(runtime, user_id, item_id).start(answer)
+    return _CheckingOut(runtime, user_id, item_id, key).start(answer)
 
 
 def start_purchase(runtime: Runtime, code: UUID, answer: Answer[UUID]) -> Refused | None:
@@ -211,24 +227,31 @@ class _Call(Generic[R, T]):
 class _CheckingOut(_Call[HoldBatch, Hold]):
     """A checkout; one that met a stale memory is decided again."""
 
-    __slots__ = ("_item_id", "_tries", "_user_id")
+    __slots__ = ("_item_id", "_key", "_tries", "_user_id")
 
     name = "checkout"
     outcome = "granted"
 
-    def __init__(self, runtime: Runtime, user_id: int, item_id: int | None) -> None:
+    def __init__(self, runtime: Runtime, user_id: int, item_id: int | None, key: Key | None) -> None:
         super().__init__(runtime)
         self._user_id = user_id
         self._item_id = item_id
+        self._key = key
         self._tries = 0
 
     def __call__(self, batch: HoldBatch) -> Hold:
-        return batch.hold(self._user_id, self._item_id)
+        return batch.hold(self._user_id, self._item_id, self._key)
 
     def _join(self) -> "asyncio.Future[Hold]":
         return self._runtime.checkouts.submit(self._runtime.current().sale.id, self)
 
     def _failed(self, error: BaseException) -> None:
+        if isinstance(error, Repeated) and error.keyed.item_id == self._item_id:
+            count_answer(self.name, "repeated")
+            self._answer(error.keyed.code)
+            return
+        if isinstance(error, Repeated):
+            error = IdempotencyKeyReused()
         if not isinstance(error, Stale):
             super()._failed(error)
             return
@@ -266,6 +289,20 @@ class _Settling(_Call[SettlementBatch, Settlement]):
 
     def _code(self, result: Settlement) -> UUID:
         return result.code
+
+
+async def _granted_before(runtime: Runtime, user_id: int, key: Key) -> UUID | None:
+    """The code that this request was granted when it came before."""
+    try:
+        keyed = await runtime.keyed(runtime.current().sale.id, user_id, key.text)
+    except BatchError as error:
+        raise _meaning(error) from error
+    if keyed is None:
+        return None
+    if keyed.item_id != key.item_id:
+        raise IdempotencyKeyReused
+    count_answer("checkout", "repeated")
+    return keyed.code
 
 
 async def _answered(start: Callable[[Answer[UUID]], Refused | None]) -> UUID:

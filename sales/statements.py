@@ -125,11 +125,26 @@ BOUGHT = f"""SELECT code, sale_id, {ITEM} FROM sales_saleitem
 LOCK_ITEMS = "SELECT FROM sales_saleitem WHERE id = ANY(%(ids)s::bigint[]) ORDER BY id FOR UPDATE"
 
 
+# In one order, so that two batches with the same keys cannot deadlock.
+_NAMED = """, named AS (
+            INSERT INTO sales_idempotencykey (sale_id, user_id, key, item_id, code)
+            SELECT %s, granted.user_id, asked.key, asked.item_id, code FROM granted
+            JOIN unnest(%s::uuid[], %s::text[], %s::integer[]) AS asked (code, key, item_id) USING (code)
+            ORDER BY granted.user_id, asked.key
+        )"""
+
+KEYED = """SELECT user_id, key, item_id, code FROM sales_idempotencykey
+           JOIN unnest(%(users)s::bigint[], %(keys)s::text[]) AS asked (user_id, key) USING (user_id, key)
+           WHERE sale_id = %(sale)s"""
+
+
 @lru_cache
-def hold(checkout_ttl: int) -> tuple[VersionedUpdate, str]:
+def hold(checkout_ttl: int, *, keyed: bool = False) -> tuple[VersionedUpdate, str]:
     """The versioned bulk save of held items, with what depends on it in the same statement.
 
-    It takes the parameters of the save, then the sale twice. A user over the limit makes it fail as a whole.
+    It takes the parameters of the save, then the sale twice, and ``keyed`` then the sale, and codes, keys
+    and items of the holds that have a key. A user over the limit, or a key that was used before, makes it
+    fail as a whole.
     """
     update = SaleItem.objects.filter(state=SaleItem.State.AVAILABLE).versioned_update(
         ["user_id", "code"],
@@ -150,7 +165,7 @@ def hold(checkout_ttl: int) -> tuple[VersionedUpdate, str]:
         ), opened AS (
             INSERT INTO sales_checkout (code, sale_id, item_id, user_id, created_at, expires_at, state)
             SELECT code, %s, item_id, user_id, statement_timestamp(), held_until, 'held' FROM granted
-        )
+        ) {_NAMED if keyed else ""}
         SELECT item_id, version, {inventory.HELD}, user_id, extract(epoch FROM held_until)::float8
         FROM granted
     """,

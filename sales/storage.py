@@ -27,7 +27,7 @@ from sales.arrays import ArrayDumper
 from sales.codes import place_of
 from sales.exceptions import DatabaseUnavailable, OutcomeUnknown
 from sales.inventory import AVAILABLE, Hold, ItemRow, SaleFacts
-from sales.models import SaleItem
+from sales.models import IdempotencyKey, SaleItem
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,10 @@ class _Lost(DatabaseUnavailable):
     """The connection broke under a statement: it was done or not, or will be yet."""
 
 
+class KeyTaken(Exception):
+    """A key of the batch was used before; the database refused all of it."""
+
+
 class Receipt(NamedTuple):
     """A checkout as its user may see it; a hold whose time is over is ``expired``, swept or not."""
 
@@ -73,6 +77,14 @@ class Granted:
 
     rows: list[ItemRow]
     stale: list[Hold]
+    repeated: dict[Hold, "Keyed"]
+
+
+class Keyed(NamedTuple):
+    """What a key was used for: the item asked for (``None``: any), and the code that was granted."""
+
+    item_id: int | None
+    code: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +186,24 @@ class Storage:
             cursor = await connection.execute(statements.RECEIPT, [list(codes)])
             return {row[0]: Receipt(*row) for row in await cursor.fetchall()}
 
+    async def keyed(self, sale_id: int, keys: Collection[tuple[int, str]]) -> dict[tuple[int, str], Keyed]:
+        """What users were granted with these keys before: by user and key, as far as they were used."""
+        parameters = {"sale": sale_id, "users": [user for user, _ in keys], "keys": [key for _, key in keys]}
+        async with self._connection() as connection:
+            cursor = await connection.execute(statements.KEYED, parameters)
+            return {(row[0], row[1]): Keyed(row[2], row[3]) for row in await cursor.fetchall()}
+
     # --- writes
 
     async def hold(self, sale: SaleFacts, holds: Collection[Hold]) -> Granted:
         """Save holds in one transaction: items at the version seen, allowances, checkouts.
 
         A hold is stale where its item was changed since, or where its user has reached the limit by
-        what other workers granted; the others are saved.
+        what other workers granted; it is repeated where its key was used before; the others are saved.
         """
         wanted = sorted(holds, key=lambda hold: hold.item_id)
         stale: list[Hold] = []
+        repeated: dict[Hold, Keyed] = {}
         while wanted:
             try:
                 rows = await self._hold(sale, wanted)
@@ -193,9 +213,20 @@ class Storage:
                 stale += [hold for hold in wanted if hold.user_id in over]
                 wanted = [hold for hold in wanted if hold.user_id not in over]
                 continue
+            except KeyTaken:
+                # As rare: whoever repeats a request is answered before it joins a batch.
+                earlier = await self.keyed(sale.id, [(h.user_id, h.key.text) for h in wanted if h.key])
+                repeated |= {
+                    h: earlier[h.user_id, h.key.text]
+                    for h in wanted
+                    if h.key and (h.user_id, h.key.text) in earlier
+                }
+                wanted = [hold for hold in wanted if hold not in repeated]
+                continue
             granted = {row.item_id for row in rows}
-            return Granted(rows, stale + [hold for hold in wanted if hold.item_id not in granted])
-        return Granted([], stale)
+            missing = [hold for hold in wanted if hold.item_id not in granted]
+            return Granted(rows, stale + missing, repeated)
+        return Granted([], stale, repeated)
 
     async def purchase(self, codes: Collection[UUID]) -> Changed:
         """Sell the items that these codes hold, where the hold is not over, in one statement.
@@ -231,13 +262,21 @@ class Storage:
 
     async def _hold(self, sale: SaleFacts, wanted: list[Hold]) -> list[ItemRow]:
         """The items of these holds that were held now."""
-        update, statement = statements.hold(sale.checkout_ttl)
+        keyed = [(hold.code, hold.key) for hold in wanted if hold.key is not None]
+        update, statement = statements.hold(sale.checkout_ttl, keyed=bool(keyed))
         ids = [SaleItem.id_of(sale.id, hold.item_id) for hold in wanted]
         parameters = [
             *update.parameters((pk, h.version, h.user_id, h.code) for pk, h in zip(ids, wanted, strict=True)),
             sale.id,
             sale.id,
         ]
+        if keyed:
+            parameters += [
+                sale.id,
+                [code for code, _ in keyed],
+                [key.text for _, key in keyed],
+                [key.item_id for _, key in keyed],
+            ]
         with contextlib.suppress(_Lost):
             async with self._connection() as connection:
                 return await _items(connection, statement, parameters)
@@ -311,6 +350,11 @@ class Storage:
         except psycopg.errors.CheckViolation as error:
             if error.diag.constraint_name == "allowance_within_limit":
                 raise OverLimit from error
+            self._complain(error)
+            raise DatabaseUnavailable from error
+        except psycopg.errors.UniqueViolation as error:
+            if error.diag.table_name == IdempotencyKey._meta.db_table:
+                raise KeyTaken from error
             self._complain(error)
             raise DatabaseUnavailable from error
         except (psycopg.Error, OSError) as error:

@@ -14,9 +14,12 @@ from django.views.decorators.csrf import csrf_exempt
 from sales import metrics, services
 from sales.codes import parse_code
 from sales.exceptions import AlreadyPurchased, InvalidParameter, Refusal
+from sales.models import IdempotencyKey
 from sales.runtime import Runtime
 from sales.services import MAX_USER_ID, SaleStatus
 from sales.storage import Receipt
+
+MAX_KEY: int = IdempotencyKey._meta.get_field("key").max_length or 0
 
 Handler = Callable[..., Awaitable[HttpResponse]]
 
@@ -42,18 +45,26 @@ def api(**handlers: Handler) -> Callable[..., Coroutine[Any, Any, HttpResponseBa
 
 
 async def post_checkout(request: HttpRequest) -> HttpResponse:
-    """``POST /checkout?user_id=…[&item_id=…]``"""
+    """``POST /checkout?user_id=…[&item_id=…]``, with an ``Idempotency-Key`` or without"""
     user_id = _number(_parameter(request, "user_id"), "user_id")
     item_id = _parameter(request, "item_id", required=False)
     code = await services.checkout(
-        _runtime(request), user_id=user_id, item_id=None if item_id is None else _number(item_id, "item_id")
+        _runtime(request),
+        user_id=user_id,
+        item_id=None if item_id is None else _number(item_id, "item_id"),
+        key=_idempotency_key(request),
     )
     return HttpResponse(str(code), content_type="text/plain")
 
 
 async def post_purchase(request: HttpRequest) -> HttpResponse:
-    """``POST /purchase?code=…``"""
-    await services.purchase(_runtime(request), code=_code(_parameter(request, "code")))
+    """``POST /purchase?code=…``; with an ``Idempotency-Key``, what was bought before is bought"""
+    code, key = _code(_parameter(request, "code")), _idempotency_key(request)
+    try:
+        await services.purchase(_runtime(request), code=code)
+    except AlreadyPurchased:
+        if key is None:
+            raise
     return HttpResponse("purchased", content_type="text/plain")
 
 
@@ -165,6 +176,13 @@ def _code(text: str) -> UUID:
     if (code := parse_code(text)) is None:
         raise InvalidParameter("A checkout code is a UUID in its form of 36 characters.")
     return code
+
+
+def _idempotency_key(request: HttpRequest) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not (0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
+        raise InvalidParameter(f"An Idempotency-Key has 1 to {MAX_KEY} printable ASCII characters.")
+    return key
 
 
 def _receipt(receipt: Receipt) -> dict[str, Any]:

@@ -417,8 +417,8 @@ def schema() -> list[tuple[Any, ...]]:
     return found
 
 
-TABLES = {"sales_sale", "sales_saleitem", "sales_checkout", "sales_allowance"}
-MIGRATIONS = ["0001_initial", "0002_fillfactor", "0003_checkout_batch"]
+TABLES = {"sales_idempotencykey", "sales_sale", "sales_saleitem", "sales_checkout", "sales_allowance"}
+MIGRATIONS = ["0001_initial", "0002_fillfactor", "0003_checkout_batch", "0004_idempotencykey"]
 
 
 @pytest.fixture
