@@ -1,8 +1,12 @@
-"""Runs the worker processes of one service: starts them, starts them again, retires and stops them."""
+"""Runs the worker processes of one service: starts them, starts them again, retires and stops them.
+
+A worker that ends is replaced, and so is one that is stuck: it is killed when its heartbeat is missed.
+"""
 
 import asyncio
 import contextlib
 import logging
+import random
 import signal
 import socket
 import sys
@@ -10,20 +14,35 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flashsale_project.heartbeat import INTERVAL, Vigil
+
 logger = logging.getLogger(__name__)
 
 BACKLOG = 4096
 """Connections that may wait for a worker to accept them."""
 
-READY_TIMEOUT = 30.0
-"""Seconds for a new worker to become ready before it is given up."""
-
-STOP_TIMEOUT = 20.0
+STOP_TIMEOUT = 20
 """Seconds for workers to stop before they are killed."""
 
-PAUSE = 2.0
-"""Seconds between the end of a worker that never got ready and the start of the next: one that dies at
-once, again and again, must not keep the machine busy."""
+RETIRE_TIMEOUT = 30
+"""Seconds for a worker to retire before it is killed: idle connections first get the time to close."""
+
+LASTING = 60.0
+"""Seconds that a worker must have served for its end to be no sign of a worker that cannot live."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""Seconds before the next start where workers end soon again and again: it doubles from start to start."""
+
+
+def pause(failures: int) -> float:
+    """Seconds to wait after so many workers in a row that did not last; none after the first.
+
+    Up to a half is left off at random, so that workers that fail for one reason do not all come back at
+    the same moment.
+    """
+    if failures <= 1:
+        return 0.0
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 2, 10)) * random.uniform(0.5, 1)  # noqa: S311
 
 
 def listen(host: str, port: int, count: int) -> list[socket.socket]:
@@ -56,11 +75,19 @@ def listen(host: str, port: int, count: int) -> list[socket.socket]:
 
 @dataclass(eq=False)
 class Worker:
-    """One worker process. ``ready`` is set once it serves, ``retiring`` once it has a successor."""
+    """One worker process. ``ready`` is set once it serves, ``retiring`` once it is to have a successor."""
 
+    slot: int
     process: asyncio.subprocess.Process
+    vigil: Vigil = field(default_factory=Vigil)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    ready_at: float = 0.0
     retiring: bool = False
+
+    def tell(self, sig: signal.Signals, seconds: int) -> None:
+        """Tell it to go, within so many seconds."""
+        self.vigil.must_end_within(seconds)
+        _send(self, sig)
 
 
 class Supervisor:
@@ -84,7 +111,9 @@ class Supervisor:
         self._workers: dict[int, Worker] = {}  # the one that is to serve, by number of its socket
         self._live: set[Worker] = set()  # all processes, those that retire included
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self._failures = [0] * len(sockets)  # workers in a row that did not last, by number of their socket
+        self._started = False
+        self._stopping = asyncio.Event()
         self._restarting = asyncio.Lock()
 
     @property
@@ -95,42 +124,36 @@ class Supervisor:
     async def start(self) -> None:
         """Start all workers and wait until they serve.
 
-        Raises `RuntimeError` where one ends before that, or takes longer than `READY_TIMEOUT`.
+        Raises `RuntimeError` where one ends before that; then all are stopped.
         """
         workers = [await self._start(slot) for slot in range(len(self._sockets))]
         if not all(await asyncio.gather(*(_until_ready(worker) for worker in workers))):
             await self.stop()
             raise RuntimeError("A worker did not start; its own message stands above.")
+        self._started = True
 
     async def restart(self) -> None:
         """Replace the workers one by one; each goes when its successor serves. Nobody is refused."""
         async with self._restarting:
             for slot in range(len(self._sockets)):
-                if self._stopping:
+                if self._stopping.is_set():
                     return
                 old = self._workers[slot]
                 old.retiring = True  # if it ends now, it has its successor already
                 new = await self._start(slot)
                 if not await _until_ready(new):
-                    # Its watcher goes on trying; the old one serves as long as it can.
+                    # Its watcher goes on trying; the old one serves until that succeeds.
                     logger.error("a new worker did not get ready; the restart ends here")
                     return
-                _send(old, signal.SIGHUP)
                 await old.process.wait()
 
     async def stop(self) -> None:
         """Drain all workers and wait for their end; kill those that take longer than `STOP_TIMEOUT`."""
-        self._stopping = True
+        self._stopping.set()
         for worker in self._live:
-            _send(worker, signal.SIGTERM)
-        if not self._tasks:
-            return
-        _, late = await asyncio.wait(self._tasks, timeout=STOP_TIMEOUT)
-        if late:
-            logger.error("killing workers that did not stop within %s seconds", STOP_TIMEOUT)
-            for worker in self._live:
-                _send(worker, signal.SIGKILL)
-            await asyncio.wait(late)
+            worker.tell(signal.SIGTERM, STOP_TIMEOUT)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _start(self, slot: int) -> Worker:
         ours, theirs = socket.socketpair()
@@ -147,46 +170,81 @@ class Supervisor:
                 cwd=self._directory,
                 start_new_session=True,  # a Ctrl-C in the terminal is for the supervisor alone
             )
-        worker = self._workers[slot] = Worker(process)
+        worker = self._workers[slot] = Worker(slot, process)
         self._live.add(worker)
-        task = asyncio.create_task(self._watch(slot, worker, ours), name=f"worker {process.pid}")
+        if self._stopping.is_set():  # while the process was being made
+            worker.tell(signal.SIGTERM, STOP_TIMEOUT)
+        task = asyncio.create_task(self._watch(worker, ours), name=f"worker {process.pid}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return worker
 
-    async def _watch(self, slot: int, worker: Worker, channel: socket.socket) -> None:
-        """Note when the worker is ready; when it ends, and nobody wanted that, start another."""
-        loop = asyncio.get_running_loop()
+    async def _watch(self, worker: Worker, channel: socket.socket) -> None:
+        """Wait for the end of a worker, or kill it; where nobody wanted that, start another."""
+        pid, slot, loop = worker.process.pid, worker.slot, asyncio.get_running_loop()
+        ended = asyncio.create_task(worker.process.wait(), name=f"end of worker {pid}")
         with channel:
             channel.setblocking(False)
-            with contextlib.suppress(OSError):
-                if await loop.sock_recv(channel, 64):
-                    worker.ready.set()
-            code = await worker.process.wait()
+            loop.add_reader(channel, self._hear, worker, channel)
+            fault = None
+            while not ended.done() and fault is None:
+                await asyncio.wait({ended}, timeout=INTERVAL)
+                fault = None if ended.done() else worker.vigil.second()
+            if fault is not None:
+                _send(worker, signal.SIGKILL)
+            code = await ended
+            loop.remove_reader(channel)
         was_ready = worker.ready.is_set()
         worker.ready.clear()
         self._live.discard(worker)
-        self._ended(worker.process.pid)
-        if self._stopping or worker.retiring:
+        self._ended(pid)
+        is_wanted = not (worker.retiring or self._stopping.is_set())
+        is_missed = is_wanted and (was_ready or self._started)  # else the start of the service has failed
+        if fault is not None or is_wanted:
+            end = f"ended with {code}" if fault is None else f"{fault} and was killed"
+            logger.error("worker %s %s%s", pid, end, "; starting another" if is_missed else "")
+        if not is_missed:
             return
-        logger.error("worker %s ended with %s; starting another", worker.process.pid, code)
-        if not was_ready:
-            await asyncio.sleep(PAUSE)
-        if not self._stopping:
+        lasted = was_ready and loop.time() - worker.ready_at >= LASTING
+        self._failures[slot] = 0 if lasted else self._failures[slot] + 1
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause(self._failures[slot])):
+                await self._stopping.wait()
+        if not (worker.retiring or self._stopping.is_set()):
             await self._start(slot)
+
+    def _hear(self, worker: Worker, channel: socket.socket) -> None:
+        """Take what the channel of a worker brings: heartbeats, or its end."""
+        loop = asyncio.get_running_loop()
+        try:
+            beats = channel.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            beats = b""
+        if not beats:
+            loop.remove_reader(channel)
+            return
+        worker.vigil.beat()
+        if worker.ready.is_set():
+            return
+        worker.ready.set()
+        worker.ready_at = loop.time()
+        self._workers[worker.slot] = worker
+        for other in self._live:
+            if other.slot == worker.slot and other is not worker:
+                other.retiring = True
+                other.tell(signal.SIGHUP, RETIRE_TIMEOUT)
 
 
 async def _until_ready(worker: Worker) -> bool:
-    """Wait until the worker serves (true), has ended, or has taken too long and was killed (false)."""
+    """Wait until the worker serves (true) or has ended (false): its watcher kills it when it is late."""
     ready = asyncio.create_task(worker.ready.wait())
     ended = asyncio.create_task(worker.process.wait())
-    await asyncio.wait({ready, ended}, timeout=READY_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({ready, ended}, return_when=asyncio.FIRST_COMPLETED)
     ready.cancel()
     ended.cancel()
-    if worker.ready.is_set():
-        return True
-    _send(worker, signal.SIGKILL)
-    return False
+    return worker.ready.is_set()
 
 
 def _send(worker: Worker, sig: signal.Signals) -> None:

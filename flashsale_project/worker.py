@@ -1,7 +1,8 @@
 """One worker process: uvicorn on a listening socket that the supervisor keeps open over restarts.
 
 Run by the supervisor as ``python -m flashsale_project.worker LISTEN_FD CHANNEL_FD``. The channel tells
-the supervisor that the worker is ready; when it closes, the supervisor is gone and the worker stops.
+the supervisor that the worker is ready and alive; when it closes, the supervisor is gone, and the worker
+stops.
 
 SIGTERM drains: new requests get ``503 draining``, accepted ones are answered, then the process ends.
 SIGHUP retires, for a successor on the same socket: open connections are served on, each until its next
@@ -22,6 +23,8 @@ from typing import TYPE_CHECKING, cast
 import django
 import uvicorn
 from django.conf import settings
+
+from flashsale_project import heartbeat
 
 if TYPE_CHECKING:  # Django is set up when uvicorn imports the application
     from flashsale_project.protocol import Protocol
@@ -63,10 +66,8 @@ class WorkerServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn. Tells the supervisor that connections are served."""
         await super().startup(sockets)
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._channel, self._supervisor_gone)
-        with contextlib.suppress(OSError):
-            self._channel.send(b"ready")
+        asyncio.get_running_loop().add_reader(self._channel, self._supervisor_gone)
+        self._beat()
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second."""
@@ -101,6 +102,11 @@ class WorkerServer(uvicorn.Server):
             async with asyncio.timeout(timeout):
                 while self.server_state.connections:  # noqa: ASYNC110  (uvicorn's set tells nobody)
                     await asyncio.sleep(0.05)
+
+    def _beat(self) -> None:
+        # A timer of its own: `on_tick` is not called any more while the worker drains or retires.
+        heartbeat.beat(self._channel)
+        asyncio.get_running_loop().call_later(heartbeat.INTERVAL, self._beat)
 
     def _supervisor_gone(self) -> None:
         if not self._channel.recv(64):

@@ -17,6 +17,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from tests import processes
 from tests.conftest import DEADLINE
 
 PROJECT = Path(__file__).parents[2]
@@ -94,17 +95,7 @@ class Service:
     def workers(self) -> list[int]:
         """The pids of its worker processes."""
         assert self.process is not None
-        result = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    stat = (entry / "stat").read_text().rpartition(")")[2].split()
-                    command = (entry / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                if int(stat[1]) == self.process.pid and b"flashsale_project.worker" in command:
-                    result.append(int(entry.name))
-        return sorted(result)
+        return processes.workers(self.process.pid)
 
     def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Another command of `manage.py` on the same database."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from flashsale_project.heartbeat import SILENCE_TIMEOUT
 from tests.acceptance.client import Client
 from tests.acceptance.conftest import PROJECT, MakeService, Service
 from tests.conftest import DEADLINE
@@ -134,6 +135,25 @@ async def test_a_killed_worker_loses_nothing_and_comes_back(make_service: MakeSe
             )
             await crowd.more(100)
     assert {answer for answer in crowd.answers if answer.startswith("5")} == set()
+    assert_all_are_rows(service, crowd)
+    assert service.stop() == 0
+
+
+async def test_a_stuck_worker_is_replaced_and_the_sale_goes_on(make_service: MakeService) -> None:
+    service = make_service("--user-limit", "100000", items=50_000).start()
+    async with crowd_of(service, 16) as crowd:
+        await crowd.more(100)
+        stuck = service.workers()[0]
+        os.kill(stuck, signal.SIGSTOP)
+        await crowd.more(100)  # from the other worker
+        await crowd.until(
+            lambda _: len(service.workers()) == 2 and stuck not in service.workers(),
+            SILENCE_TIMEOUT + DEADLINE,
+        )
+        await crowd.more(100)
+    assert {answer for answer in crowd.answers if answer.startswith("5")} == set()
+    assert f"worker {stuck} was not heard from for {SILENCE_TIMEOUT} seconds and was killed" in service.output
+    assert service.output.count("starting another") == 1
     assert_all_are_rows(service, crowd)
     assert service.stop() == 0
 
