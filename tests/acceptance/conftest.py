@@ -97,6 +97,10 @@ class Service:
         assert self.process is not None
         return processes.workers(self.process.pid)
 
+    def metrics_directories(self) -> list[Path]:
+        """Where workers keep their figures, or kept them."""
+        return list(Path(self.environment["FLASHSALE_DATA_DIR"], "metrics").iterdir())
+
     def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Another command of `manage.py` on the same database."""
         return subprocess.run(

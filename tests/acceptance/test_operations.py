@@ -166,11 +166,13 @@ async def test_a_killed_service_is_started_again_and_knows_everything(make_servi
         service.wait()
         await crowd.until(lambda crowd: bool(crowd.broken))
     service.start()  # on the same port, which the orphaned workers have left or are leaving
+    assert len(service.metrics_directories()) == 1  # that of the killed one is gone
     assert_all_are_rows(service, crowd)
     async with crowd_of(service, 4) as again:
         await again.more(100)
     assert set(again.answers) == {"200"}
     assert service.stop() == 0
+    assert service.metrics_directories() == []
 
 
 async def test_a_rolling_restart_refuses_nobody(make_service: MakeService) -> None:

@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import socket
-import tempfile
 import time
 from argparse import ArgumentParser
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from flashsale_project.embedded_backend.base import embedded_postgres
 from flashsale_project.embedded_postgres import EmbeddedPostgres
+from flashsale_project.metrics_directory import metrics_directory
 from flashsale_project.postgres_binaries import EmbeddedPostgresError
 from flashsale_project.status_line import StatusLine
 from flashsale_project.supervisor import Supervisor, listen
@@ -94,10 +94,7 @@ class Command(BaseCommand):
                     stack.enter_context(sock)
                 server = self._start_database(stack)
                 self._prepare_database(sale_options)
-                metrics_directory = stack.enter_context(
-                    tempfile.TemporaryDirectory(prefix="flashsale-metrics-")
-                )
-                os.environ[DIRECTORY_VARIABLE] = metrics_directory
+                self._make_metrics_directory(stack)
                 supervisor = Supervisor(
                     sockets,
                     environment=self._environment(sale_options, options["lane"], server),
@@ -152,6 +149,13 @@ class Command(BaseCommand):
                 f"The database {where['NAME']} at {where['HOST']}:{where['PORT'] or 5432} "
                 f"cannot be used: {reason}"
             ) from error
+
+    def _make_metrics_directory(self, stack: ExitStack) -> None:
+        try:
+            directory = stack.enter_context(metrics_directory(settings.FLASHSALE_DATA_DIR))
+        except OSError as error:
+            raise CommandError(f"FLASHSALE_DATA_DIR cannot be written: {error}") from error
+        os.environ[DIRECTORY_VARIABLE] = str(directory)
 
     def _environment(
         self, options: SaleOptions, lane: str, server: EmbeddedPostgres | None
