@@ -15,7 +15,7 @@ VOLUME /data
 EXPOSE 8080
 
 # Checks do not run by themselves under an ASGI server: wrong settings are told before the first customer.
-CMD ["sh", "-c", "python manage.py check --fail-level ERROR && exec python manage.py runsale --host 0.0.0.0"]
+CMD ["sh", "-c", "python manage.py check --deploy --fail-level ERROR && exec python manage.py runsale --host 0.0.0.0"]
 
 HEALTHCHECK --interval=5s --timeout=3s --start-period=20s CMD \
     ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/readyz', timeout=2)"]

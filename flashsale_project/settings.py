@@ -46,6 +46,21 @@ DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", default="") or kept_secret_key(FLASHSALE_DATA_DIR)
 ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 
+# The cookies of the admin. Browsers take secure ones over TLS, and from this machine itself: Chrome and
+# Firefox, at localhost and 127.0.0.1, without it.
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+# TLS ends at a proxy, and what reaches us is HTTP, so the origins of the admin's pages must be named. We
+# trust no X-Forwarded-Proto (SECURE_PROXY_SSL_HEADER): without a proxy that removes it anybody can send it.
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+SILENCED_SYSTEM_CHECKS = [
+    # HSTS and the redirect to TLS are for the proxy that ends it: a service on http://127.0.0.1 without one
+    # could not be reached any more.
+    "security.W004",
+    "security.W008",
+]
+
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
@@ -73,6 +88,8 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+if not DEBUG:  # Django's pages for debugging bring styles and scripts of their own
+    MIDDLEWARE.insert(0, "flashsale_project.security.ContentSecurityPolicyMiddleware")
 
 ROOT_URLCONF = "flashsale_project.urls"
 ASGI_APPLICATION = "flashsale_project.asgi.application"

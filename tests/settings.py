@@ -8,6 +8,7 @@ TEST_DATA_DIR = Path(tempfile.mkdtemp(prefix="flashsale-tests-"))
 TEST_DATA_DIR.chmod(0o755)  # as root, the server runs as another user, who must get in
 os.environ["FLASHSALE_DATA_DIR"] = str(TEST_DATA_DIR)
 os.environ["FLASHSALE_TRAIN_EXAMPLE"] = "true"
+os.environ["DEBUG"] = "false"  # as in production, whatever a developer's .env says
 
 from flashsale_project.settings import *  # noqa: E402, F403
 from flashsale_project.settings import INSTALLED_APPS  # noqa: E402
