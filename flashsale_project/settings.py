@@ -1,5 +1,7 @@
 """Settings of the whole project; every one can be given by the environment or by a file ``.env``."""
 
+import contextlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,15 @@ from flashsale_project.secret_key import kept_secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
+
+def hide_the_line(record: logging.LogRecord) -> bool:
+    """A filter of what django-environ logs: the line of ``.env`` that it cannot read may be a secret."""
+    if record.levelno >= logging.WARNING:
+        record.args = ("(not shown)",)
+    return True
+
+
+logging.getLogger("environ.environ").addFilter(hide_the_line)
 env = environ.Env()
 environ.Env.read_env(BASE_DIR / ".env")
 
@@ -43,7 +54,8 @@ if FLASHSALE_LANE not in LANES:
     raise ImproperlyConfigured(f"FLASHSALE_LANE must be express or django, not {FLASHSALE_LANE!r}.")
 
 DEBUG = env.bool("DEBUG", default=False)
-SECRET_KEY = env.str("SECRET_KEY", default="") or kept_secret_key(FLASHSALE_DATA_DIR)
+# Not by `env`, which takes a value that begins with a dollar sign for the name of another variable.
+SECRET_KEY = os.environ.get("SECRET_KEY") or kept_secret_key(FLASHSALE_DATA_DIR)
 ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 
 # The cookies of the admin. Browsers take secure ones over TLS, and from this machine itself: Chrome and
@@ -110,17 +122,29 @@ TEMPLATES = [
 
 
 def database() -> dict[str, Any]:
-    """The database of ``DATABASE_URL``, else the embedded one, which starts at the first connection."""
-    if not env.str("DATABASE_URL", default=""):
+    """The database of ``DATABASE_URL``, else the embedded one, which starts at the first connection.
+
+    Raises `ImproperlyConfigured`, which shows nothing of the URL: any part of it may belong to the password.
+    """
+    url = env.str("DATABASE_URL", default="")
+    if not url:
         return {
             "ENGINE": "flashsale_project.embedded_backend",
             "NAME": "flashsale",
             "EMBEDDED_DATA_DIR": FLASHSALE_DATA_DIR,
             "EMBEDDED_BIN_DIR": FLASHSALE_PG_BIN,
         }
-    config: dict[str, Any] = env.db_url("DATABASE_URL")
-    if config["ENGINE"] != "django.db.backends.postgresql":
+    if url.partition("://")[0] not in ("postgresql", "postgres"):
         raise ImproperlyConfigured("DATABASE_URL must name a PostgreSQL database: postgresql://…")
+    config: dict[str, Any] = {}
+    with contextlib.suppress(ValueError):
+        config = env.db_url("DATABASE_URL")
+    # Where a slash ends the password early, there is no user, and parts of it are the port and the name.
+    if not config or ("@" in url and not config["USER"]):
+        raise ImproperlyConfigured(
+            "DATABASE_URL must be like postgresql://user:password@host:port/name, with special characters of "
+            "the password in percent-encoding: %2F for /."
+        )
     return config
 
 

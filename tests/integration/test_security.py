@@ -1,5 +1,10 @@
-"""What the admin's answers tell browsers."""
+"""What the admin's answers tell browsers, and what no output tells anybody."""
 
+import os
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +12,9 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 
+from flashsale_project.settings import env
+
+PROJECT = Path(__file__).parents[2]
 LOGIN = "/admin/login/?next=/admin/"
 ORIGIN = "https://shop.example"
 SECRET = "sesame-0123456789"
@@ -73,3 +81,64 @@ def test_a_login_through_a_proxy_with_tls_needs_its_origin(
 def test_nobody_can_claim_that_tls_was_used(browser: Client) -> None:
     request = browser.get(LOGIN, headers={"X-Forwarded-Proto": "https"}).wsgi_request
     assert not request.is_secure()
+
+
+# --- secrets
+
+
+def configured(data_dir: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with these settings."""
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH", "HOME")}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=PROJECT,
+        env=kept | {"FLASHSALE_DATA_DIR": str(data_dir)} | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:ses/ame@localhost/sales",
+        "postgresql://me:ses?ame@localhost/sales",
+        "postgresql://me:12/ses?ame@localhost/sales",
+        "postgresql://me:12/ses#ame@localhost/sales",
+        "postgresql://me:12/sesame@localhost/sales",
+        "postgresql://me:sesame@localhost:ses/sales",
+        "//me:sesame@localhost/sales",
+        "me:sesame@localhost/sales",
+        "sqlite://me:sesame@localhost/sales",
+        "sesame",
+    ],
+)
+def test_a_database_url_that_cannot_be_read_is_not_shown(tmp_path: Path, url: str) -> None:
+    result = configured(tmp_path, "manage.py", "check", DATABASE_URL=url)
+    output = result.stdout + result.stderr
+    assert result.returncode == 1
+    assert output.startswith("Error: DATABASE_URL must ")
+    assert output.count("\n") == 1
+    assert "ses" not in output
+    assert "ame@" not in output
+
+
+@pytest.mark.parametrize("password", ["ses[ame", "ses#ame", "ses%2Fame", "ses@ame", "ses:ame"])
+def test_a_password_with_special_characters_can_be_used(tmp_path: Path, password: str) -> None:
+    code = "from flashsale_project.settings import DATABASES as d; print(d['default']['PASSWORD'], end='')"
+    result = configured(
+        tmp_path, "-c", code, DATABASE_URL=f"postgresql://me:{password}@localhost:5432/sales", SECRET_KEY="x"
+    )
+    assert result.stdout == password.replace("%2F", "/"), result.stderr
+
+
+def test_a_secret_key_may_begin_with_a_dollar_sign(tmp_path: Path) -> None:
+    code = "from flashsale_project.settings import SECRET_KEY; print(SECRET_KEY, end='')"
+    assert configured(tmp_path, "-c", code, SECRET_KEY=f"${SECRET}").stdout == f"${SECRET}"
+
+
+def test_a_line_of_the_env_file_that_cannot_be_read_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    env.read_env(StringIO(f"DATABASE_URL postgresql://me:{SECRET}@localhost/sales"))
+    assert caplog.messages == ["Invalid line: (not shown)"]
