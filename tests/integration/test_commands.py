@@ -1,6 +1,7 @@
 """The commands of the app and its system checks: what they say, and what they change."""
 
 import asyncio
+import json
 import re
 from collections.abc import Callable
 from contextlib import closing
@@ -18,7 +19,7 @@ from django.core.management import CommandError, call_command
 from django.db.utils import ConnectionHandler
 from django.test import override_settings
 
-from sales import services
+from sales import __version__, services
 from sales.certificate import INVARIANTS, certify
 from sales.conf import LIMITS, SaleOptions
 from sales.models import Sale
@@ -241,7 +242,7 @@ def test_expirecheckouts_says_that_the_database_does_not_answer(
 
 
 def without_time(text: str) -> str:
-    return re.sub(r"verified \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "verified THEN", text)
+    return re.sub(r"verified \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC by", "verified THEN by", text)
 
 
 def test_verifysale_prints_the_certificate_of_a_healthy_sale(make_sale: MakeSale, sql: Sql) -> None:
@@ -251,7 +252,8 @@ def test_verifysale_prints_the_certificate_of_a_healthy_sale(make_sale: MakeSale
     assert without_time(said("verifysale", str(sale.pk))) == (
         f"Sale {sale.pk} ({second(sale.starts_at)}), until {second(sale.ends_at)} UTC\n"
         "  1,000 items: 3 sold to 2 users, 1 held, 996 available\n"
-        "  verified THEN\n" + "".join(f"  ✓ {invariant}\n" for invariant in INVARIANTS)
+        f"  verified THEN by version {__version__}\n"
+        + "".join(f"  ✓ {invariant}\n" for invariant in INVARIANTS)
     )
 
 
@@ -281,7 +283,7 @@ def test_verifysale_names_what_is_broken_and_fails(sale: Sale, sql: Sql) -> None
     assert lines[:3] == [
         f"{sale}, until {second(sale.ends_at)} UTC",
         "  100 items: 2 sold to 2 users, 1 held, 97 available",
-        "  verified THEN",
+        f"  verified THEN by version {__version__}",
     ]
     marks = [line for line in lines if line.startswith(("  ✓", "  ✗"))]
     sold, allowance = list(INVARIANTS)[2], list(INVARIANTS)[6]
@@ -306,6 +308,46 @@ def test_verifysale_counts_the_examples_that_it_does_not_show(sale: Sale, sql: S
         assert re.fullmatch(r"      user \d+: allowance 1, items 0", line)
     assert lines[at + 6] == "      and 1,229 more"
     assert len(lines) == 3 + 9 + 6
+
+
+def test_verifysale_prints_json_of_a_healthy_sale(sale: Sale) -> None:
+    hold((7, 0), (7, 1), (8, 2), buy=(0, 1))
+    document = json.loads(said("verifysale", str(sale.pk), "--json"))
+    assert abs(datetime.fromisoformat(document.pop("issued_at")) - datetime.now(UTC)) < timedelta(hours=1)
+    assert datetime.fromisoformat(document["sale"].pop("starts_at")) == in_milliseconds(sale.starts_at)
+    assert datetime.fromisoformat(document["sale"].pop("ends_at")) == in_milliseconds(sale.ends_at)
+    assert document == {
+        "sale": {"id": sale.pk, "user_limit": 10, "checkout_ttl_seconds": 60},
+        "holds": True,
+        "items": 100,
+        "sold": 2,
+        "held": 1,
+        "available": 97,
+        "users": 1,
+        "version": __version__,
+        "invariants": [
+            {"invariant": invariant, "holds": True, "broken": 0, "examples": []} for invariant in INVARIANTS
+        ],
+    }
+
+
+def in_milliseconds(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def test_verifysale_prints_json_of_a_broken_sale_and_fails(sale: Sale, sql: Sql) -> None:
+    sql(
+        """INSERT INTO sales_allowance (sale_id, user_id, taken, user_limit)
+           SELECT %s, n, 1, 10 FROM generate_series(1, 1234) AS n""",
+        sale.pk,
+    )
+    error, text = refused("verifysale", "--json")
+    assert error == f"{sale} breaks its invariants."
+    document = json.loads(text)
+    assert not document["holds"]
+    (broken,) = (finding for finding in document["invariants"] if not finding["holds"])
+    assert (broken["invariant"], broken["broken"]) == (list(INVARIANTS)[6], 1234)
+    assert len(set(broken["examples"])) == 5
 
 
 @pytest.mark.parametrize("number", ["999999", "0", str(10**30)])

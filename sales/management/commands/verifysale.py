@@ -1,9 +1,11 @@
 """``manage.py verifysale``: prints the certificate of a sale."""
 
+import json
 from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError
 from django.utils import timezone
 
@@ -19,6 +21,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Called by Django."""
         parser.add_argument("sale", nargs="?", type=int, metavar="ID", help="a sale (the current one)")
+        parser.add_argument("--json", action="store_true", help="print it as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print it. Raises `CommandError` for a broken invariant, or where there is nothing to check."""
@@ -26,7 +29,7 @@ class Command(BaseCommand):
             certificate = certify(self._sale(options["sale"]))
         except DatabaseError as error:
             raise CommandError(f"Nothing was verified: {str(error).strip()}") from error
-        self.stdout.write(_text(certificate))
+        self.stdout.write(_json(certificate) if options["json"] else _text(certificate))
         if not certificate.holds:
             raise CommandError(f"{certificate.sale} breaks its invariants.")
 
@@ -44,13 +47,17 @@ class Command(BaseCommand):
         return sale
 
 
+def _json(certificate: Certificate) -> str:
+    return json.dumps(certificate.document, cls=DjangoJSONEncoder, indent=2)
+
+
 def _text(certificate: Certificate) -> str:
     sale = certificate.sale
     lines = [
         f"{sale}, until {sale.ends_at:%Y-%m-%d %H:%M:%S} UTC",
         f"  {sale.items:,} items: {certificate.sold:,} sold to {certificate.users:,} users, "
         f"{certificate.held:,} held, {certificate.available + certificate.expired:,} available",
-        f"  verified {certificate.issued_at:%Y-%m-%d %H:%M:%S} UTC",
+        f"  verified {certificate.issued_at:%Y-%m-%d %H:%M:%S} UTC by version {certificate.version}",
     ]
     for finding in certificate.findings:
         mark = "✗" if finding.broken else "✓"
