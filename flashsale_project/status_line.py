@@ -11,13 +11,18 @@ class StatusLine:
 
     def __init__(self) -> None:
         self._read_at = time.monotonic()
-        self._last = self._read()
         self.answers = 0
         """Answers given since the service was started."""
+        self.alarms: list[str] = []
+        """Sales whose certificate turned out to be broken since the last call of `next`."""
+        self._broken: set[str] = set()
+        self._last = self._read()
 
     def next(self, ready: int, workers: int) -> str:
         """The line for the time since the last call."""
+        known = set(self._broken)
         now, figures = time.monotonic(), self._read()
+        self.alarms = sorted(self._broken - known, key=int)
         seconds = max(now - self._read_at, 0.001)
         change = {name: figures[name] - self._last[name] for name in figures}
         self._read_at, self._last = now, figures
@@ -34,8 +39,7 @@ class StatusLine:
         parts.append(f"{ready}/{workers} workers")
         return "  |  ".join(parts)
 
-    @staticmethod
-    def _read() -> Counter[str]:
+    def _read(self) -> Counter[str]:
         names = {
             "flashsale_answers_total": "answers",
             "flashsale_batch_size_sum": "operations",
@@ -48,6 +52,8 @@ class StatusLine:
             for sample in family.samples:
                 if sample.name == "flashsale_items":
                     figures[sample.labels["state"]] = int(sample.value)
+                elif sample.name == "flashsale_broken_certificates_total":
+                    self._broken.add(sample.labels["sale"])
                 elif sample.name in names:
                     figures[names[sample.name]] += sample.value  # type: ignore[assignment]
         return figures

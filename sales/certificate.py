@@ -1,13 +1,22 @@
-"""The certificate of a sale: its invariants, proven from its rows in one snapshot."""
+"""The certificate of a sale: its invariants, proven from its rows in one snapshot.
 
+Anybody may have one made at any time (`certify`). Once nothing of a sale can change any more, a worker
+writes one into the database, where it stays (`issue`).
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 
-from sales import __version__
-from sales.models import Sale
+from sales import __version__, metrics, statements
+from sales.models import Sale, SaleCertificate
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES = 5
 """Offending rows that are shown for a broken invariant."""
@@ -189,4 +198,61 @@ def certify(sale: Sale) -> Certificate:
         available=available,
         users=users,
         findings=findings,
+    )
+
+
+def issue(sale: Sale) -> SaleCertificate | None:
+    """Write the certificate of a sale that is over, unless it has one; return what is written then.
+
+    ``None`` while something of it is held: a purchase may be under way. Safe to race: one is written. A sale
+    that breaks its invariants is logged as an error. Raises Django's database errors.
+    """
+    # Rows so damaged that they cannot be swept will be named by the certificate.
+    with contextlib.suppress(IntegrityError), connection.cursor() as cursor:
+        cursor.execute(statements.SWEEP, {"sale": sale.pk})
+    certificate = certify(sale)
+    # Who buys a hold locks its item, so that the sweep leaves it. Where nothing is held, all is decided.
+    if certificate.holds and certificate.held + certificate.expired:
+        return None
+    if not certificate.holds:
+        _raise_alarm(certificate)  # before it is written: rather twice than never
+    written, _ = SaleCertificate.objects.get_or_create(
+        sale=sale,
+        defaults={
+            "issued_at": certificate.issued_at,
+            "version": certificate.version,
+            "holds": certificate.holds,
+            "document": certificate.document,
+        },
+    )
+    return written
+
+
+def issue_all(sale_ids: Collection[int], go_on: Callable[[], bool]) -> None:
+    """`issue` the certificates of those of these sales that have none, as long as ``go_on`` says so.
+
+    Does nothing where another process is at it: one at a time, so that running sales lose no more than one
+    core of the database. Its turn ends when this thread's connection is closed, which the caller must do.
+    Raises Django's database errors.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(hashtext('flashsale certificate'))")
+        if not cursor.fetchone()[0]:
+            return
+    for sale in Sale.objects.filter(pk__in=sale_ids, certificate=None):
+        if not go_on():
+            return
+        issue(sale)
+
+
+def _raise_alarm(certificate: Certificate) -> None:
+    metrics.BROKEN.labels(certificate.sale.pk).inc()
+    logger.error(
+        "%s BREAKS ITS INVARIANTS; its certificate says: %s",
+        certificate.sale,
+        " | ".join(
+            f"✗ {finding.invariant} ({finding.broken:,} broken): {', '.join(finding.examples)}"
+            for finding in certificate.findings
+            if finding.broken
+        ),
     )

@@ -2,6 +2,7 @@
 
 Refusal
 ├── 400  InvalidParameter
+├── 404  NoCertificate
 ├── 409  ItemHeld · ItemSold · SoldOut · AllHeld · UserLimit · Paused · NoSale      (checkout)
 │        UnknownCode · CheckoutExpired · AlreadyPurchased                           (a code)
 ├── 422  IdempotencyKeyReused
@@ -37,6 +38,14 @@ class InvalidParameter(Refusal):
     status = 400
     reason = "invalid_parameter"
     message = "A parameter is invalid."
+
+
+class NoCertificate(Refusal):
+    """The certificate of this sale is not written yet."""
+
+    status = 404
+    reason = "no_certificate"
+    message = "This sale has no certificate yet."
 
 
 class ItemHeld(Refusal):

@@ -37,7 +37,9 @@ BATCH_SECONDS = Histogram(
 STALE = prometheus_client.Counter("flashsale_stale", "Holds decided on a stale memory and decided again.")
 ITEMS = Gauge("flashsale_items", "Items of the current sale.", ["state"], multiprocess_mode="livemostrecent")
 SALE = Gauge("flashsale_sale", "Number of the current sale.", multiprocess_mode="livemostrecent")
-
+BROKEN = prometheus_client.Counter(
+    "flashsale_broken_certificates", "Certificates written of sales that break an invariant.", ["sale"]
+)
 
 _counted: Counter[tuple[str, str]] = Counter()
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.fields import DateTimeRangeField, RangeOperators
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 from django.db.models import F, Func, Q
 
@@ -199,3 +200,19 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key} of user {self.user_id} in sale {self.sale_id}"
+
+
+class SaleCertificate(models.Model):
+    """What the rows of a sale proved when nothing of it could change any more. Written once.
+
+    The document is that of `sales.certificate.Certificate`; the columns repeat what lists show.
+    """
+
+    sale = models.OneToOneField(Sale, models.PROTECT, primary_key=True, related_name="certificate")
+    issued_at = models.DateTimeField()
+    version = models.CharField(max_length=50)
+    holds = models.BooleanField()
+    document = models.JSONField(encoder=DjangoJSONEncoder)
+
+    def __str__(self) -> str:
+        return f"Certificate of sale {self.sale_id}"

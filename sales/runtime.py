@@ -16,6 +16,7 @@ from django.db import DatabaseError, connection
 from batching import Batcher, BatchError, KeyedProcessor
 from batching.processor import Load, Save
 from sales import metrics
+from sales.certifier import Certifier
 from sales.codes import place_of
 from sales.conf import SaleOptions
 from sales.exceptions import (
@@ -104,6 +105,7 @@ class Runtime:
         self._marks: dict[int, int] = {}
         self._swept_at = 0.0
         self._looked_at = 0.0
+        self._certifier = Certifier(self.storage)
         self._stack = contextlib.AsyncExitStack()
         self.checkouts = _processor(self._load_holds, self._save_holds)
         self.purchases = _processor(self._load_settlements, self._save_purchases)
@@ -116,6 +118,7 @@ class Runtime:
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self.storage)
+        self._stack.push_async_callback(self._certifier.close)
         await self._keep_house()
         if self.database_answers:
             with contextlib.suppress(DatabaseUnavailable):
@@ -335,6 +338,7 @@ class Runtime:
             logger.exception("housekeeping failed")
         else:
             self.database_answers = True
+            self._certifier.look()
         metrics.flush_answers()
         if (current := self.selling()) is not None:
             metrics.SALE.set(current.sale.id)

@@ -7,6 +7,7 @@ wait: what was accepted for a batch is saved all the same.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Generic, TypeVar
 from uuid import UUID
@@ -18,6 +19,7 @@ from sales.exceptions import (
     IdempotencyKeyReused,
     InvalidParameter,
     ItemHeld,
+    NoCertificate,
     NoSale,
     OutcomeUnknown,
     Overloaded,
@@ -135,6 +137,20 @@ async def status(runtime: Runtime, *, sale_id: int | None = None) -> SaleStatus:
         held=inventory.held,
         next_starts_at=runtime.next_starts_at(),
     )
+
+
+async def certificate(runtime: Runtime, *, sale_id: int) -> str:
+    """The certificate of a sale as it was written when the sale was over: JSON."""
+    found = await runtime.storage.certificate(sale_id)
+    if found is None:
+        raise NoSale(f"There is no sale {sale_id}.")
+    over_at, document = found
+    if document is None:
+        raise NoCertificate(
+            f"The certificate of sale {sale_id} is written when nothing of it can change any more: "
+            f"within seconds after {datetime.fromtimestamp(over_at, UTC):%Y-%m-%d %H:%M:%S} UTC."
+        )
+    return document
 
 
 def start_checkout(

@@ -25,7 +25,17 @@ SALE = """SELECT id, extract(epoch FROM starts_at)::float8 AS starts_at,
                   items, user_limit, checkout_ttl, paused FROM sales_sale"""
 
 # Five seconds more: for a hold taken in the last moment, and its sweep.
-LIVE = """ WHERE ends_at + make_interval(secs => checkout_ttl + 5) > now()
+OVER_AT = "ends_at + make_interval(secs => checkout_ttl + 5)"
+
+UNCERTIFIED = f"""SELECT id FROM sales_sale AS sale
+                  WHERE {OVER_AT} <= now()
+                    AND NOT EXISTS (SELECT FROM sales_salecertificate WHERE sale_id = sale.id)"""
+
+CERTIFICATE = f"""SELECT extract(epoch FROM {OVER_AT})::float8, document::text
+                  FROM sales_sale AS sale LEFT JOIN sales_salecertificate ON sale_id = sale.id
+                  WHERE sale.id = %s"""
+
+LIVE = f""" WHERE {OVER_AT} > now()
             AND starts_at <= coalesce(
                 (SELECT min(starts_at) FROM sales_sale WHERE starts_at > now()), now())"""
 

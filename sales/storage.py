@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 import psycopg
@@ -168,6 +168,21 @@ class Storage:
             )
             sold, held = await cursor.fetchone() or (0, 0)
             return SaleFacts(**row._asdict()), sold, held
+
+    async def uncertified(self) -> list[int]:
+        """The sales of which nothing can change any more and that have no certificate."""
+        async with self._connection() as connection:
+            cursor = await connection.execute(statements.UNCERTIFIED)
+            return [sale_id for (sale_id,) in await cursor.fetchall()]
+
+    async def certificate(self, sale_id: int) -> tuple[float, str | None] | None:
+        """When nothing of a sale can change any more, in seconds since the epoch, and its certificate.
+
+        The certificate is JSON, or ``None`` as long as it is not written. ``None`` for no such sale.
+        """
+        async with self._connection() as connection:
+            cursor = await connection.execute(statements.CERTIFICATE, [sale_id])
+            return cast("tuple[float, str | None] | None", await cursor.fetchone())
 
     async def load(self, sale_id: int) -> tuple[int, list[ItemRow]]:
         """All items of a sale that were ever changed, and the watermark for `changes`."""
@@ -342,7 +357,7 @@ class Storage:
                 # Hanging up, not cancelling: a server that does not answer does not cancel either.
                 loop = asyncio.get_running_loop()
                 limit = BULK_TIMEOUT if bulk else STATEMENT_TIMEOUT
-                watchdog = loop.call_later(limit, _hang_up, connection)
+                watchdog = loop.call_later(limit, hang_up, connection)
                 try:
                     yield connection
                 finally:
@@ -379,7 +394,8 @@ async def _configure(connection: Connection) -> None:
     await connection.execute("SET timezone TO 'UTC'; SET jit TO off")
 
 
-def _hang_up(connection: Connection) -> None:
+def hang_up(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> None:
+    """End a connection under whoever uses it, so that they get an error at once."""
     with (
         contextlib.suppress(OSError, psycopg.Error),
         socket.socket(fileno=os.dup(connection.fileno())) as sock,

@@ -11,6 +11,7 @@ urlpatterns = [
     path("checkouts/<str:code>", api(get=views.get_checkout, delete=views.delete_checkout)),
     path("sale", api(get=views.get_sale)),
     path("sales/<str:sale_id>", api(get=views.get_sale)),
+    path("sales/<str:sale_id>/certificate", api(get=views.get_certificate)),
     path("healthz", api(get=views.get_healthz)),
     path("readyz", api(get=views.get_readyz)),
     path("metrics", api(get=views.get_metrics)),

@@ -87,6 +87,13 @@ async def get_sale(request: HttpRequest, *, sale_id: str | None = None) -> HttpR
     return JsonResponse(_sale(await services.status(_runtime(request), sale_id=number)))
 
 
+async def get_certificate(request: HttpRequest, *, sale_id: str) -> HttpResponse:
+    """``GET /sales/<id>/certificate``"""
+    number = _number(sale_id, "The id of a sale")
+    document = await services.certificate(_runtime(request), sale_id=number)
+    return HttpResponse(document, content_type="application/json")
+
+
 async def get_healthz(request: HttpRequest) -> HttpResponse:
     """``GET /healthz``: this process answers."""
     return HttpResponse("ok", content_type="text/plain")

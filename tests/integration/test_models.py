@@ -12,7 +12,7 @@ from django.db import IntegrityError, connection, models, transaction
 from django.db.migrations.executor import MigrationExecutor
 
 from sales.codes import MAX_ITEMS, MAX_SALE_ID, new_code
-from sales.models import Allowance, Checkout, Sale, SaleItem
+from sales.models import Allowance, Checkout, Sale, SaleCertificate, SaleItem
 from sales.rotation import create_sale
 
 START = datetime(2031, 5, 6, 7, tzinfo=UTC)
@@ -53,9 +53,8 @@ def new_allowance(sale: Sale, **columns: Any) -> Allowance:
 
 def rows() -> list[list[tuple[Any, ...]]]:
     """Every row of every table of ours."""
-    return [
-        list(model.objects.order_by("pk").values_list()) for model in (Sale, SaleItem, Checkout, Allowance)
-    ]
+    models = (Sale, SaleItem, Checkout, Allowance, SaleCertificate)
+    return [list(model.objects.order_by("pk").values_list()) for model in models]
 
 
 def refused(write: Any) -> str:
@@ -373,8 +372,35 @@ def test_a_user_has_an_allowance_in_every_sale(sale: Sale) -> None:
     assert Allowance.objects.filter(user_id=7).count() == 2
 
 
+# --- certificates
+
+
+def new_certificate(sale: Sale, **columns: Any) -> SaleCertificate:
+    right = {"issued_at": START, "version": "0.1.0", "holds": True, "document": {}}
+    return SaleCertificate(sale=sale, **{**right, **columns})
+
+
+def test_a_sale_has_one_certificate(sale: Sale) -> None:
+    insert(new_certificate(sale))
+    assert refused(lambda: insert(new_certificate(sale, holds=False))) == "sales_salecertificate_pkey"
+
+
+def test_a_certificate_of_no_sale_is_refused(sale: Sale) -> None:
+    missing = new_sale()
+    missing.pk = sale.pk + 1
+    assert refused(lambda: insert(new_certificate(missing))).startswith("sales_salecertificate_sale_id_")
+
+
+def test_a_sale_with_a_certificate_cannot_be_deleted(db: None) -> None:
+    sale = new_sale()
+    sale.save()
+    insert(new_certificate(sale))
+    with pytest.raises(models.ProtectedError):
+        sale.delete()
+
+
 def test_every_constraint_of_the_models_is_in_the_database(db: None) -> None:
-    for model in (Sale, SaleItem, Checkout, Allowance):
+    for model in (Sale, SaleItem, Checkout, Allowance, SaleCertificate):
         with connection.cursor() as cursor:
             existing = connection.introspection.get_constraints(cursor, model._meta.db_table)
         assert {constraint.name for constraint in model._meta.constraints} <= existing.keys()
@@ -417,8 +443,14 @@ def schema() -> list[tuple[Any, ...]]:
     return found
 
 
-TABLES = {"sales_idempotencykey", "sales_sale", "sales_saleitem", "sales_checkout", "sales_allowance"}
-MIGRATIONS = ["0001_initial", "0002_fillfactor", "0003_checkout_batch", "0004_idempotencykey"]
+TABLES = {
+    f"sales_{name}"
+    for name in ("sale", "saleitem", "checkout", "allowance", "idempotencykey", "salecertificate")
+}
+MIGRATIONS = [
+    *("0001_initial", "0002_fillfactor", "0003_checkout_batch", "0004_idempotencykey"),
+    "0005_sale_certificate",
+]
 
 
 @pytest.fixture
@@ -443,7 +475,7 @@ def test_migrations_are_applied_backwards_and_forwards_again(migrated_again: Non
     call_command("migrate", "sales", verbosity=0)
     assert (our_tables(), applied()) == (TABLES, MIGRATIONS)
     assert schema() == before
-    assert rows() == [[], [], [], []]
+    assert rows() == [[], [], [], [], []]
 
 
 def test_the_fillfactor_alone_goes_backwards_and_keeps_the_rows(migrated_again: None) -> None:

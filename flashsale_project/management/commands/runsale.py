@@ -207,6 +207,7 @@ class Command(BaseCommand):
                 await asyncio.wait({stopping}, timeout=1)
                 if not stop.is_set():
                     self._say(status.next(supervisor.ready, workers))
+                    self._sound_alarms(status)
                     if server is not None and not server.is_running():
                         await self._revive(server)
             self._say("Stopping: answering what was accepted …")
@@ -215,7 +216,12 @@ class Command(BaseCommand):
             await supervisor.stop()
             await asyncio.gather(starting, *restarts, return_exceptions=True)
         status.next(0, workers)
+        self._sound_alarms(status)
         await asyncio.to_thread(self._farewell, status.answers)
+
+    def _sound_alarms(self, status: StatusLine) -> None:
+        for sale in status.alarms:
+            self._say(f"SALE {sale} BREAKS ITS INVARIANTS: python manage.py verifysale {sale}")
 
     def _say(self, text: str) -> None:
         """Print a line; where nobody can read it any more, the sale goes on all the same."""
