@@ -20,10 +20,10 @@ from django.db.models.functions import Now
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.functional import cached_property
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
 from sales.codes import MAX_ITEMS, MAX_SALE_ID, first_code, parse_code, place_of
-from sales.models import Checkout, Sale, SaleItem
+from sales.models import Checkout, Sale, SaleCertificate, SaleItem
 
 if TYPE_CHECKING:  # generic for the type checker alone
     AnyAdmin = admin.ModelAdmin[Any]
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # generic for the type checker alone
 
         state: str
         counts: dict[str, int]
+        certified: bool | None
 
 else:
     AnyAdmin, AnyPaginator = admin.ModelAdmin, Paginator
@@ -67,6 +68,11 @@ def moment(name: str, ordering: str | None = None) -> Callable[[Any, models.Mode
 def number(text: str) -> int | None:
     """Read a whole number as the API would; ``None`` for what is none, or longer than any of ours."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
+
+
+def mark(holds: bool) -> str:
+    """A check mark for what holds, a cross for what is broken."""
+    return "✓" if holds else "✗"
 
 
 class ReadOnlyAdmin(AnyAdmin):
@@ -125,7 +131,7 @@ class SaleChangeList(ChangeList):
         """Called by Django. Behind an OFFSET, PostgreSQL would count those of all pages before it, too."""
         super().get_results(request)
         page = [sale.pk for sale in self.result_list]
-        sales = Sale.objects.with_state().with_counts().filter(pk__in=page)
+        sales = Sale.objects.with_state().with_counts().with_certified().filter(pk__in=page)
         self.result_list = sales.order_by(*self.queryset.query.order_by)
 
 
@@ -143,6 +149,7 @@ class SaleAdmin(ReadOnlyAdmin):
         "available",
         "state",
         "is_paused",
+        "certified",
     )
     list_filter = (TimeFilter, "paused")
     lookups = ("time", "paused__exact", *(f"starts_at__{part}" for part in ("year", "month", "day")))
@@ -150,7 +157,7 @@ class SaleAdmin(ReadOnlyAdmin):
     list_per_page = list_max_show_all = 20  # each sale has its items counted
     sortable_by = ("starts",)
     actions = ("pause", "resume")
-    fields = (*list_display, "user_limit", "checkout_ttl", "items_and_checkouts")
+    fields = (*list_display[:-1], "user_limit", "checkout_ttl", "items_and_checkouts", "proof")
     readonly_fields = fields
 
     starts = moment("starts_at", "starts_at")
@@ -194,6 +201,42 @@ class SaleAdmin(ReadOnlyAdmin):
     def is_paused(self, sale: Sale) -> str:
         """In words: Django's icon for "no" is a red cross, as if something were wrong."""
         return "yes" if sale.paused else "no"
+
+    @admin.display
+    def certified(self, sale: "ShownSale") -> str:
+        """Whether its certificate says that every invariant holds; a dash where there is none yet."""
+        return "–" if sale.certified is None else mark(sale.certified)  # noqa: RUF001
+
+    @admin.display(description="certificate")
+    def proof(self, sale: Sale) -> str:
+        """What a worker wrote when the sale was over."""
+        certificate = SaleCertificate.objects.filter(sale=sale).first()
+        if certificate is None:
+            return "not written yet"
+        said = certificate.document
+        return format_html(
+            "{} {}<br>{} items: {} sold to {} users, {} held, {} available<br>issued {} UTC by version {}{}",
+            mark(certificate.holds),
+            "every invariant holds" if certificate.holds else "BROKEN",
+            *(f"{said[name]:,}" for name in ("items", "sold", "users", "held", "available")),
+            f"{certificate.issued_at:%Y-%m-%d %H:%M:%S}",
+            certificate.version,
+            format_html_join(
+                "",
+                "<br>{} {}{}{}",
+                (
+                    (
+                        mark(finding["holds"]),
+                        finding["invariant"],
+                        format_html_join("", "<br>&emsp;{}", ((text,) for text in finding["examples"])),
+                        format_html("<br>&emsp;and {} more", f"{more:,}")
+                        if (more := finding["broken"] - len(finding["examples"]))
+                        else "",
+                    )
+                    for finding in said["invariants"]
+                ),
+            ),
+        )
 
     @admin.display(description="see also")
     def items_and_checkouts(self, sale: Sale) -> str:

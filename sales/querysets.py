@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from django.apps import apps
 from django.db import models
-from django.db.models import Case, CharField, Count, OuterRef, Q, Subquery, Value, When
+from django.db.models import Case, CharField, Count, F, OuterRef, Q, Subquery, Value, When
 from django.db.models.functions import Coalesce, JSONObject, Now
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class SaleQuerySet(models.QuerySet["Sale"]):
         counts = units.values("sale").annotate(n=JSONObject(sold=sold, held=held)).values("n")
         none = Value({"sold": 0, "held": 0}, models.JSONField())
         return self.annotate(counts=Coalesce(Subquery(counts), none))
+
+    def with_certified(self) -> "SaleQuerySet":
+        """Annotate ``certified``: whether the certificate holds; ``None`` where there is none."""
+        return self.annotate(certified=F("certificate__holds"))
 
     def with_state(self) -> "SaleQuerySet":
         """Annotate ``state`` by the database's clock: upcoming, on sale, paused or ended."""

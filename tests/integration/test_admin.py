@@ -17,10 +17,12 @@ from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from sales import __version__
 from sales import admin as sales_admin
+from sales.certificate import INVARIANTS, issue
 from sales.codes import MAX_ITEMS, MAX_SALE_ID, first_code, new_code
 from sales.conf import SaleOptions
-from sales.models import Allowance, Checkout, Sale, SaleItem
+from sales.models import Allowance, Checkout, Sale, SaleCertificate, SaleItem
 from sales.rotation import create_sale, rotate
 
 pytestmark = pytest.mark.django_db
@@ -216,6 +218,7 @@ def test_sale_list_shows_counts_and_state(
             "available": str(available),
             "state": state,
             "is_paused": "no",
+            "certified": "–",  # noqa: RUF001
         }
 
     # The hold that is over counts as available: whoever comes next gets it.
@@ -356,10 +359,92 @@ def test_page_of_a_sale(admin_client: Client, current: Sale) -> None:
         ("User limit", "10"),
         ("Checkout TTL", "60"),
         ("See also", "items , checkouts"),
+        ("Certificate", "not written yet"),
     ]
     links = re.findall(r'href="(\S+\?sale__id__exact=\d+)"', page)
     assert links == [f"{ITEMS}?sale__id__exact={current.pk}", f"{CHECKOUTS}?sale__id__exact={current.pk}"]
     assert [len(rows(admin_client.get(link))) for link in links] == [5, 4]
+
+
+# --- certificates
+
+
+def shown_certificate(client: Client, sale: Sale) -> list[str]:
+    """The lines of the certificate on the page of a sale."""
+    page = client.get(f"{SALES}{sale.pk}/change/").content.decode()
+    found = re.search(r"<label>Certificate:</label>\s*<div class=\"readonly\">(.*?)</div>", page, re.DOTALL)
+    assert found
+    return [text(line) for line in found[1].split("<br>")]
+
+
+@pytest.fixture
+def certified(ended: Sale) -> SaleCertificate:
+    """As a worker writes it; the rows were made up, so one invariant is broken."""
+    findings = [
+        {"invariant": "nothing is lost", "holds": True, "broken": 0, "examples": []},
+        {
+            "invariant": "nothing is sold twice",
+            "holds": False,
+            "broken": 1002,
+            "examples": ["item 1 <b>", "item 2"],
+        },
+    ]
+    return SaleCertificate.objects.create(
+        sale=ended,
+        issued_at=datetime(2026, 3, 10, 7, 8, 9, tzinfo=UTC),
+        version="1.2.3",
+        holds=False,
+        document={
+            "items": 10_000,
+            "sold": 9000,
+            "held": 0,
+            "available": 1000,
+            "users": 8000,
+            "invariants": findings,
+        },
+    )
+
+
+def test_a_broken_certificate_is_shown_with_its_sale(
+    admin_client: Client, certified: SaleCertificate, current: Sale
+) -> None:
+    assert column(admin_client.get(SALES), "certified") == ["–", "✗"]  # noqa: RUF001
+    assert shown_certificate(admin_client, certified.sale) == [
+        "✗ BROKEN",
+        "10,000 items: 9,000 sold to 8,000 users, 0 held, 1,000 available",
+        "issued 2026-03-10 07:08:09 UTC by version 1.2.3",
+        "✓ nothing is lost",
+        "✗ nothing is sold twice",
+        "item 1 <b>",
+        "item 2",
+        "and 1,000 more",
+    ]
+    assert shown_certificate(admin_client, current) == ["not written yet"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_certificate_that_holds_is_shown_as_it_was_issued(admin_client: Client) -> None:
+    sale = new_sale(datetime.now(UTC) - 3 * HOUR, items=4)
+    certificate = issue(sale)
+    assert certificate is not None
+    assert column(admin_client.get(SALES), "certified") == ["✓"]
+    assert shown_certificate(admin_client, sale) == [
+        "✓ every invariant holds",
+        "4 items: 0 sold to 0 users, 0 held, 4 available",
+        f"issued {certificate.issued_at:%Y-%m-%d %H:%M:%S} UTC by version {__version__}",
+        *(f"✓ {invariant}" for invariant in INVARIANTS),
+    ]
+
+
+def test_a_certificate_can_only_be_looked_at(admin_client: Client, certified: SaleCertificate) -> None:
+    assert not admin.site.is_registered(SaleCertificate)
+    sale = certified.sale
+    before = stored(SaleCertificate)
+    data = {"certificate": "", "proof": "", "certified": "True", "post": "yes"}
+    for path in ("change", "delete"):
+        assert admin_client.post(f"{SALES}{sale.pk}/{path}/", data).status_code == 403
+    assert admin_client.get(f"/admin/sales/salecertificate/{sale.pk}/change/").status_code == 404
+    assert stored(SaleCertificate) == before
 
 
 # --- pausing
