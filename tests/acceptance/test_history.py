@@ -1,0 +1,34 @@
+"""The whole service under a load of every kind, judged from the outside."""
+
+from tests.acceptance.conftest import MakeService
+from tests.acceptance.history.driver import Load, Plan
+from tests.acceptance.history.journeys import EVERYTHING
+from tests.acceptance.history.judge import judge_load
+from tests.acceptance.history.operations import Call
+
+DEADLINE = 60
+
+
+async def test_a_sale_that_sells_out_is_exact_in_every_answer(make_service: MakeService) -> None:
+    service = make_service("--checkout-ttl", "1", "--user-limit", "4", items=300).start()
+    plan = Plan(journeys=EVERYTHING, clients=40, seed=7)
+    async with Load([("127.0.0.1", service.port)], plan) as load:
+        # Those who abandon their holds keep items from being sold: until the last is, much happens.
+        await load.until(lambda: any(o.reason == "sold_out" for o in load.operations[-50:]), DEADLINE)
+    verdict = await judge_load(load, service.database_url())
+    assert verdict.exact, str(verdict)
+    # Nothing was wrong, and nothing was left out.
+    for call in Call:
+        assert any(operation.call is call for operation in load.operations)
+    assert {
+        "409 item_held",
+        "409 item_sold",
+        "409 user_limit",
+        "409 sold_out",
+    } <= verdict.summary.refused.keys()
+    assert {"409 checkout_expired", "409 already_purchased"} <= verdict.summary.refused.keys()
+    assert verdict.summary.unknown.keys() == {"no answer: left"}
+    assert verdict.summary.unsent == 0
+    assert service.stop() == 0
+    assert "300 sold, 0 held, 0 free" in service.output
+    assert "Traceback" not in service.output
