@@ -1,0 +1,144 @@
+"""PostgreSQL is restarted, killed, stopped, cut off from everybody, and made read-only, at peak."""
+
+import asyncio
+import re
+import signal
+import time
+from functools import partial
+
+import psycopg
+import pytest
+
+from tests.acceptance.conftest import Service
+from tests.acceptance.faults.conftest import BACK, LONELY, Judged, Run
+from tests.acceptance.faults.processes import descendants, postmaster, send
+from tests.acceptance.history.connection import Connection, Response
+from tests.acceptance.history.operations import Call
+
+UNAVAILABLE = {"503 database_unavailable", "503 outcome_unknown"}
+TERMINATE = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+STATUS_LINE = r"\d\d:\d\d:\d\d  \|  .*\n"
+SILENCE = 5.0
+"""Seconds for which the database is stopped: longer than a worker waits for it (3 s)."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "sig"),
+    [("PostgreSQL: fast restart", signal.SIGINT), ("PostgreSQL: kill -9", signal.SIGKILL)],
+)
+async def test_it_ends(
+    embedded: Service, judged: Judged, full: bool, fault: str, sig: signal.Signals
+) -> None:
+    async with judged(fault, embedded, plan=LONELY) as run:
+        run.runs = 5 if full else 1
+        for _ in range(run.runs):
+            await run.load.more(100)
+            pid = postmaster(embedded)
+            ended_at = time.monotonic()
+            send(sig, [pid])
+            await run.load.until(partial(_is_gone, embedded, pid), BACK)
+            await run.wait_until_back(ended_at)
+    assert run.failures <= UNAVAILABLE
+
+
+async def test_it_is_silent(embedded: Service, judged: Judged, full: bool) -> None:
+    async with judged(f"PostgreSQL: SIGSTOP for {SILENCE:.0f} s", embedded, plan=LONELY) as run:
+        run.runs = 5 if full else 1
+        for _ in range(run.runs):
+            await run.load.more(100)
+            pid = postmaster(embedded)
+            stopped = [pid, *descendants(pid)]
+            send(signal.SIGSTOP, stopped)
+            try:
+                await _until_unavailable(run)
+                await asyncio.sleep(SILENCE / 2)
+            finally:
+                send(signal.SIGCONT, stopped)
+            await run.wait_until_back(time.monotonic())
+    assert run.failures <= UNAVAILABLE
+
+
+async def test_all_its_connections_are_ended(embedded: Service, judged: Judged, full: bool) -> None:
+    url = embedded.database_url()
+    async with judged("PostgreSQL: all its connections ended", embedded, plan=LONELY) as run:
+        run.runs = 20 if full else 3
+        for _ in range(run.runs):
+            await run.load.more(50)
+            ended_at = time.monotonic()
+            await asyncio.to_thread(_execute, url, TERMINATE)
+            await run.wait_until_back(ended_at)
+    assert run.failures <= UNAVAILABLE
+
+
+async def test_it_takes_no_writes(embedded: Service, judged: Judged, full: bool) -> None:
+    """As on a standby, or where the disk is nearly full and an operator has pulled the brake."""
+    url = embedded.database_url()
+    async with judged("PostgreSQL: read-only", embedded, plan=LONELY) as run:
+        run.runs = 3 if full else 1
+        for _ in range(run.runs):
+            await run.load.more(100)
+            await asyncio.to_thread(_read_only, url, True)
+            try:
+                await _until_unavailable(run)
+            finally:
+                await asyncio.to_thread(_read_only, url, False)
+            await run.wait_until_back(time.monotonic())
+    assert run.failures <= UNAVAILABLE
+
+
+@pytest.mark.xfail(strict=True, reason="a worker only looks whether it can read")
+async def test_readiness_and_the_status_line_tell_that_it_takes_no_writes(embedded: Service) -> None:
+    url = embedded.database_url()
+    await asyncio.to_thread(_read_only, url, True)
+    try:
+        said = len(embedded.output)
+        async with asyncio.timeout(BACK):
+            # Time for a worker to notice: its own clock is twice as fast.
+            while len(lines := re.findall(STATUS_LINE, embedded.output[said:])) < 4:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert (await _get(embedded, "/readyz")).status == 503
+        assert "database" in lines[-1]
+    finally:
+        await asyncio.to_thread(_read_only, url, False)
+
+
+async def _until_unavailable(run: Run) -> None:
+    start = len(run.load.operations)
+
+    def unavailable() -> bool:
+        calls = {o.call for o in run.load.operations[start:] if o.outcome in UNAVAILABLE}
+        return {Call.CHECKOUT, Call.PURCHASE} <= calls
+
+    await run.load.until(unavailable, BACK)
+
+
+async def _get(service: Service, target: str) -> Response:
+    connection = await Connection.open(("127.0.0.1", service.port))
+    try:
+        return await connection.request(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    finally:
+        connection.abort()
+
+
+def _read_only(url: str, on: bool) -> None:
+    """Of all sessions from now on; the others are ended."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET default_transaction_read_only TO off; SET transaction_read_only TO off")
+        name = connection.info.dbname
+        connection.execute(
+            f"ALTER DATABASE {name} SET default_transaction_read_only TO {'on' if on else 'off'}"
+        )
+        connection.execute(TERMINATE)
+
+
+def _execute(url: str, statement: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def _is_gone(service: Service, pid: int) -> bool:
+    assert service.process is not None
+    return pid not in descendants(service.process.pid)
