@@ -1,13 +1,22 @@
 """What every fault needs: a service under load, and the judgement at its end."""
 
 import asyncio
+import shutil
+import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+from zlib import crc32
 
+import psycopg
 import pytest
+from django.conf import settings
 
+from flashsale_project.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.conftest import MakeService, Service
 from tests.acceptance.faults.table import FaultTable
 from tests.acceptance.history.connection import Connection
@@ -31,6 +40,9 @@ LONELY = replace(
 A worker that loses its connection tells them `purchased` once more (see the marked test in
 tests/integration/test_faults.py); until it does not, faults that break connections have this crowd.
 """
+
+UNAVAILABLE = {"503 database_unavailable", "503 outcome_unknown"}
+"""Outcomes while there is no database."""
 
 PROBES = 12
 """Connections that must be served before a service is back: enough to meet every worker."""
@@ -65,6 +77,36 @@ def embedded(make_service: MakeService, full: bool) -> Service:
     service = make_service("--checkout-ttl", "2", "--user-limit", "4", items=items)
     service.environment.pop("DATABASE_URL", None)
     return service.start()
+
+
+class Database:
+    """A PostgreSQL of the tests' own, for those who put something between it and a service."""
+
+    def __init__(self, directory: Path) -> None:
+        self._server = EmbeddedPostgres(directory, settings.FLASHSALE_PG_BIN)
+        self._url = self._server.acquire()
+
+    def create(self) -> str:
+        """Make an empty database and return its URL."""
+        name = f"flashsale_{uuid4().hex}"
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return urlunsplit(urlsplit(self._url)._replace(path=f"/{name}"))
+
+    def close(self) -> None:
+        """Stop it."""
+        self._server.release()
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Database]:
+    """One server for all of these tests."""
+    directory = Path(tempfile.mkdtemp(prefix="flashsale faults "))
+    directory.chmod(0o755)
+    database = Database(directory)
+    yield database
+    database.close()
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 @dataclass
@@ -117,7 +159,8 @@ def judged(pytestconfig: pytest.Config) -> Judged:
 
     @asynccontextmanager
     async def run(fault: str, *services: Service, plan: Plan = CROWD) -> AsyncIterator[Run]:
-        async with Load([("127.0.0.1", service.port) for service in services], plan) as load:
+        addresses = [("127.0.0.1", service.port) for service in services]
+        async with Load(addresses, replace(plan, seed=crc32(fault.encode()))) as load:
             run = Run(load)
             yield run
         verdict = await judge_load(load, services[0].database_url())
@@ -126,6 +169,17 @@ def judged(pytestconfig: pytest.Config) -> Judged:
         assert verdict.exact, str(verdict)
 
     return run
+
+
+async def until_unavailable(run: Run) -> None:
+    """Wait until both checkouts and purchases were told that the database does not answer."""
+    start = len(run.load.operations)
+
+    def unavailable() -> bool:
+        calls = {o.call for o in run.load.operations[start:] if o.outcome in UNAVAILABLE}
+        return {Call.CHECKOUT, Call.PURCHASE} <= calls
+
+    await run.load.until(unavailable, BACK)
 
 
 async def _until_ready(address: Address) -> None:

@@ -10,12 +10,10 @@ import psycopg
 import pytest
 
 from tests.acceptance.conftest import Service
-from tests.acceptance.faults.conftest import BACK, LONELY, Judged, Run
+from tests.acceptance.faults.conftest import BACK, LONELY, UNAVAILABLE, Judged, until_unavailable
 from tests.acceptance.faults.processes import descendants, postmaster, send
 from tests.acceptance.history.connection import Connection, Response
-from tests.acceptance.history.operations import Call
 
-UNAVAILABLE = {"503 database_unavailable", "503 outcome_unknown"}
 TERMINATE = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -53,7 +51,7 @@ async def test_it_is_silent(embedded: Service, judged: Judged, full: bool) -> No
             stopped = [pid, *descendants(pid)]
             send(signal.SIGSTOP, stopped)
             try:
-                await _until_unavailable(run)
+                await until_unavailable(run)
                 await asyncio.sleep(SILENCE / 2)
             finally:
                 send(signal.SIGCONT, stopped)
@@ -82,7 +80,7 @@ async def test_it_takes_no_writes(embedded: Service, judged: Judged, full: bool)
             await run.load.more(100)
             await asyncio.to_thread(_read_only, url, True)
             try:
-                await _until_unavailable(run)
+                await until_unavailable(run)
             finally:
                 await asyncio.to_thread(_read_only, url, False)
             await run.wait_until_back(time.monotonic())
@@ -103,16 +101,6 @@ async def test_readiness_and_the_status_line_tell_that_it_takes_no_writes(embedd
         assert "database" in lines[-1]
     finally:
         await asyncio.to_thread(_read_only, url, False)
-
-
-async def _until_unavailable(run: Run) -> None:
-    start = len(run.load.operations)
-
-    def unavailable() -> bool:
-        calls = {o.call for o in run.load.operations[start:] if o.outcome in UNAVAILABLE}
-        return {Call.CHECKOUT, Call.PURCHASE} <= calls
-
-    await run.load.until(unavailable, BACK)
 
 
 async def _get(service: Service, target: str) -> Response:
