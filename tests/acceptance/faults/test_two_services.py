@@ -1,0 +1,36 @@
+"""Two whole services, as on two machines, sell one sale from one database."""
+
+import asyncio
+import signal
+import time
+
+from tests.acceptance.conftest import MakeService
+from tests.acceptance.faults.conftest import Database, Judged
+from tests.acceptance.faults.processes import family, send
+
+
+async def test_they_are_exact_together(
+    make_service: MakeService, judged: Judged, database: Database, full: bool
+) -> None:
+    url = database.create()
+    services = [make_service("--checkout-ttl", "1", "--user-limit", "4", items=10_000) for _ in range(2)]
+    for service in services:
+        service.environment["DATABASE_URL"] = url
+    await asyncio.gather(*(asyncio.to_thread(service.start) for service in services))
+    async with judged("two services on one database", *services) as run:
+        await run.load.more(20_000 if full else 800)
+    assert run.failures == set()
+
+    async with judged("two services, one of them killed and started again", *services) as run:
+        run.runs = 5 if full else 1
+        for _ in range(run.runs):
+            await run.load.more(100)
+            send(signal.SIGKILL, family(services[1]))
+            await asyncio.to_thread(services[1].wait)
+            await run.load.more(20)  # the other serves on
+            started_at = time.monotonic()
+            await asyncio.to_thread(services[1].start)
+            await run.wait_until_back(started_at)
+    assert all(operation.status < 500 for operation in run.load.operations)
+    for service in services:
+        assert await asyncio.to_thread(service.stop) == 0
