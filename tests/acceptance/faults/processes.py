@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import resource
 import signal
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.acceptance.conftest import Service
 
@@ -52,3 +55,14 @@ def resident(pid: int) -> float:
     """The memory of a process, in MB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+@contextlib.contextmanager
+def many_files(count: int) -> Iterator[None]:
+    """Allow so many open files here and in what is started; skip the test where that cannot be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count:
+        pytest.skip(f"needs {count:,} open files, and {hard:,} are allowed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

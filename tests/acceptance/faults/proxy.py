@@ -17,6 +17,10 @@ WORTH_CUTTING = 150
 """Bytes of a request that is more than housekeeping, most likely a batch."""
 
 
+PIECE = 2**20
+"""Bytes that are passed on at once at most: what is held back is held back in one piece."""
+
+
 class Direction(Enum):
     """Which way bytes go."""
 
@@ -76,7 +80,7 @@ class Proxy:
         self.refusing = False
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=PIECE)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -107,7 +111,7 @@ class Proxy:
             writer.transport.abort()
             return
         try:
-            theirs = await asyncio.open_connection(*self._database)
+            theirs = await asyncio.open_connection(*self._database, limit=PIECE)
         except OSError:
             writer.transport.abort()
             return
@@ -126,7 +130,7 @@ class Proxy:
     ) -> None:
         cut: Cut | None = None
         with contextlib.suppress(OSError):
-            while data := await source.read(65536):
+            while data := await source.read(PIECE):
                 if self.silent:
                     continue
                 if direction is Direction.REQUEST:

@@ -36,7 +36,9 @@ class Connection(asyncio.Protocol):
     @classmethod
     async def open(cls, address: tuple[str, int]) -> "Connection":
         """Connect. Raises `OSError`."""
-        _, connection = await asyncio.get_running_loop().create_connection(cls, *address)
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(cls, *address)
+        connection.used_at = loop.time()
         return connection
 
     def request(self, data: bytes) -> "asyncio.Future[Response]":

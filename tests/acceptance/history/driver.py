@@ -15,9 +15,6 @@ from tests.acceptance.history.operations import Call, Operation
 Address = tuple[str, int]
 Journey = Callable[["Shopper"], Awaitable[None]]
 
-IDLE = 2.0
-"""Seconds after which a connection is not used again: the service closes idle ones soon after that."""
-
 FIRST_USER = 1_000_000
 """Users from here on come once; those below share a few names and meet their limit."""
 
@@ -29,7 +26,8 @@ class Plan:
     """What a load is like.
 
     ``journeys``: what a client does next, with its weight. ``pause``: mean seconds between two requests of
-    a client. ``patience``: seconds until a client takes a request for lost.
+    a client. ``patience``: seconds until a client takes a request for lost. ``idle``: seconds after which a
+    connection is not used again; the service closes idle ones soon after that.
     """
 
     journeys: Mapping[Journey, float]
@@ -37,6 +35,7 @@ class Plan:
     seed: int = 0
     pause: float = 0.005
     patience: float = 20.0
+    idle: float = 2.0
 
 
 class Load:
@@ -145,7 +144,7 @@ class Shopper:
         facts: dict[str, Any] = {"client": self.number, "call": call, "user_id": user_id, "item_id": item_id}
         started_at = time.monotonic()
         try:
-            opened = await self._open(slot)
+            opened = await self.connect(slot)
         except OSError as error:
             end = time.monotonic()
             return await self._record(
@@ -171,6 +170,19 @@ class Shopper:
             **facts, started_at=started_at, ended_at=end, **_meaning(call, code, response)
         )
 
+    async def connect(self, slot: int) -> Connection:
+        """One of the two connections, opened anew now and then. Raises `OSError`."""
+        kept = self._connections[slot]
+        if kept is not None and not kept.closed:
+            idle = asyncio.get_running_loop().time() - kept.used_at
+            if idle < self.load.plan.idle and self.random.random() > 0.05:
+                return kept
+            kept.abort()
+        self._connections[slot] = None
+        async with asyncio.timeout(self.load.plan.patience):
+            opened = self._connections[slot] = await Connection.open(self.random.choice(self.load.addresses))
+        return opened
+
     async def send(self, data: bytes, patience: float) -> None:
         """Send what is no request of ours on a connection of its own, and leave."""
         started_at = time.monotonic()
@@ -191,17 +203,6 @@ class Shopper:
             retry_after=response.headers.get("retry-after") if response else None,
             reason=repr(data[:40]),
         )
-
-    async def _open(self, slot: int) -> Connection:
-        kept = self._connections[slot]
-        if kept is not None and not kept.closed:
-            if asyncio.get_running_loop().time() - kept.used_at < IDLE and self.random.random() > 0.05:
-                return kept
-            kept.abort()
-        self._connections[slot] = None
-        async with asyncio.timeout(self.load.plan.patience):
-            opened = self._connections[slot] = await Connection.open(self.random.choice(self.load.addresses))
-        return opened
 
     async def _record(self, **facts: Any) -> Operation:
         operation = Operation(**facts)
