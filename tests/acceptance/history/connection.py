@@ -52,6 +52,11 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
         return self._waiting
 
+    def send(self, data: bytes) -> None:
+        """Send bytes, and wait for nothing."""
+        if self._transport is not None:
+            self._transport.write(data)
+
     def abort(self) -> None:
         """Leave without a word."""
         if self._transport is not None:

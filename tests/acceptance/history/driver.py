@@ -125,8 +125,8 @@ class Shopper:
 
     async def rest(self) -> None:
         """Pause as this load does."""
-        if self.load.plan.pause:
-            await asyncio.sleep(self.random.expovariate(1 / self.load.plan.pause))
+        if not self.load.gone.is_set():
+            await asyncio.sleep(self.random.uniform(0, 2 * self.load.plan.pause))
 
     async def ask(
         self,

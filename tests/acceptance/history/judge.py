@@ -38,7 +38,7 @@ async def _restless(load: Load, rows: Rows) -> AsyncIterator[str]:
             yield f"a hold that is over was not given back: {row.told()}"
     for address in load.addresses:
         for _ in range(LOOKS):
-            one = Load([address], load.plan)
+            one = Load([address], dataclasses.replace(load.plan, pause=0))
             looker = Shopper(one, -1)
             looked = await looker.ask(Call.SALE)
             looker.close()

@@ -1,0 +1,108 @@
+"""Clients that are very many, idle, slow, and gone halfway."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.acceptance.conftest import MakeService, Service
+from tests.acceptance.faults.conftest import BACK, Database, Judged
+from tests.acceptance.faults.processes import many_files, resident
+from tests.acceptance.history.connection import Connection
+from tests.acceptance.history.driver import Plan
+from tests.acceptance.history.journeys import EVERYTHING
+
+IDLE, BUSY, SLOW = 10_000, 1_000, 200
+PATIENCE = 30
+"""Seconds within which whoever does not finish a request must be put out."""
+
+MEMORY = 300
+"""MB that all of them may cost a worker at most."""
+
+CHECKOUT = b"POST /checkout?user_id=%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def files() -> Iterator[None]:
+    with many_files(IDLE + 2 * BUSY + SLOW + 2_000):
+        yield
+
+
+@pytest.fixture(scope="module")
+def service(files: None, make_service: MakeService, database: Database, full: bool) -> Service:
+    service = make_service("--checkout-ttl", "2", "--user-limit", "4", items=100_000 if full else 20_000)
+    service.environment["DATABASE_URL"] = database.create()
+    return service.start()
+
+
+async def test_ten_thousand_idle_and_a_thousand_busy(service: Service, judged: Judged, full: bool) -> None:
+    workers = service.workers()
+    before = [resident(pid) for pid in workers]
+    plan = Plan(journeys=EVERYTHING, clients=BUSY, pause=0.5, patience=60)
+    async with connected(service, IDLE) as idle, connected(service, SLOW) as slow:
+        dripping = asyncio.create_task(drip(slow))
+        fault = f"{IDLE:,} idle, {BUSY:,} busy and {SLOW} slow clients"
+        async with judged(fault, service, plan=plan) as run:
+            await run.load.more(20_000 if full else 2_000)
+            after = [resident(pid) for pid in workers]
+            # Who was idle is served like anybody else, or was put out for having been idle.
+            for connection in idle[::100]:
+                if not connection.closed:
+                    assert (await connection.request(HEALTH)).status == 200
+        dripping.cancel()
+    assert run.failures == set()
+    assert service.workers() == workers
+    for pid, old, new in zip(workers, before, after, strict=True):
+        assert new - old < MEMORY, f"worker {pid} grew from {old:.0f} to {new:.0f} MB"
+
+
+@pytest.mark.xfail(strict=True, reason="the transport is closed with the sending side of the client")
+async def test_a_half_closed_client_is_answered(service: Service) -> None:
+    """It has said all it has to say, and listens."""
+    async with asyncio.timeout(BACK):
+        for user in range(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+            writer.write(CHECKOUT % user)
+            writer.write_eof()
+            answer = await reader.read()
+            writer.close()
+            assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.xfail(strict=True, reason="only the keep-alive after an answer has a time-out")
+async def test_slow_and_silent_clients_are_put_out(service: Service, full: bool) -> None:
+    if not full:
+        pytest.skip("waits for half a minute")
+    async with connected(service, SLOW) as slow, connected(service, SLOW) as silent:
+        dripping = asyncio.create_task(drip(slow))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not all(connection.closed for connection in (*slow, *silent)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+        finally:
+            dripping.cancel()
+
+
+@asynccontextmanager
+async def connected(service: Service, count: int) -> AsyncIterator[list[Connection]]:
+    """So many connections that say nothing."""
+    connections: list[Connection] = []
+    try:
+        while len(connections) < count:
+            address = ("127.0.0.1", service.port)
+            connections += await asyncio.gather(*(Connection.open(address) for _ in range(200)))
+        yield connections
+    finally:
+        for connection in connections:
+            connection.abort()
+
+
+async def drip(connections: list[Connection]) -> None:
+    """Send a request, a byte a second."""
+    for number in range(len(CHECKOUT)):
+        for connection in connections:
+            if not connection.closed:
+                connection.send(CHECKOUT[number : number + 1])
+        await asyncio.sleep(1)
