@@ -171,13 +171,12 @@ def judged(pytestconfig: pytest.Config) -> Judged:
     return run
 
 
-async def until_unavailable(run: Run) -> None:
-    """Wait until both checkouts and purchases were told that the database does not answer."""
+async def until_unavailable(run: Run, *calls: Call) -> None:
+    """Wait until somebody was told that the database does not answer, for each of these calls."""
     start = len(run.load.operations)
 
     def unavailable() -> bool:
-        calls = {o.call for o in run.load.operations[start:] if o.outcome in UNAVAILABLE}
-        return {Call.CHECKOUT, Call.PURCHASE} <= calls
+        return set(calls) <= {o.call for o in run.load.operations[start:] if o.outcome in UNAVAILABLE}
 
     await run.load.until(unavailable, BACK)
 

@@ -10,6 +10,7 @@ import pytest_asyncio
 from tests.acceptance.conftest import MakeService, Service
 from tests.acceptance.faults.conftest import BACK, LONELY, UNAVAILABLE, Database, Judged, until_unavailable
 from tests.acceptance.faults.proxy import Cut, Direction, Proxy
+from tests.acceptance.history.operations import Call
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -61,7 +62,7 @@ async def test_the_network_swallows_everything(
         for _ in range(run.runs):
             await run.load.more(50)
             proxy.silent = True
-            await until_unavailable(run)
+            await until_unavailable(run, Call.CHECKOUT, Call.PURCHASE)
             proxy.silent = False
             proxy.end_all()
             await run.wait_until_back(time.monotonic())
@@ -77,7 +78,7 @@ async def test_the_database_cannot_be_reached(
             await run.load.more(50)
             proxy.refusing = True
             proxy.end_all()
-            await until_unavailable(run)
+            await until_unavailable(run, Call.CHECKOUT, Call.PURCHASE)
             proxy.refusing = False
             await run.wait_until_back(time.monotonic())
     assert run.failures <= UNAVAILABLE

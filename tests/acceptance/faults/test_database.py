@@ -13,6 +13,7 @@ from tests.acceptance.conftest import Service
 from tests.acceptance.faults.conftest import BACK, LONELY, UNAVAILABLE, Judged, until_unavailable
 from tests.acceptance.faults.processes import descendants, postmaster, send
 from tests.acceptance.history.connection import Connection, Response
+from tests.acceptance.history.operations import Call
 
 TERMINATE = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -51,7 +52,7 @@ async def test_it_is_silent(embedded: Service, judged: Judged, full: bool) -> No
             stopped = [pid, *descendants(pid)]
             send(signal.SIGSTOP, stopped)
             try:
-                await until_unavailable(run)
+                await until_unavailable(run, Call.CHECKOUT, Call.PURCHASE)
                 await asyncio.sleep(SILENCE / 2)
             finally:
                 send(signal.SIGCONT, stopped)
@@ -80,7 +81,7 @@ async def test_it_takes_no_writes(embedded: Service, judged: Judged, full: bool)
             await run.load.more(100)
             await asyncio.to_thread(_read_only, url, True)
             try:
-                await until_unavailable(run)
+                await until_unavailable(run, Call.CHECKOUT, Call.PURCHASE)
             finally:
                 await asyncio.to_thread(_read_only, url, False)
             await run.wait_until_back(time.monotonic())
