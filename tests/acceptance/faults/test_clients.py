@@ -45,7 +45,7 @@ async def test_ten_thousand_idle_and_a_thousand_busy(service: Service, judged: J
         dripping = asyncio.create_task(drip(slow))
         fault = f"{IDLE:,} idle, {BUSY:,} busy and {SLOW} slow clients"
         async with judged(fault, service, plan=plan) as run:
-            await run.load.more(20_000 if full else 2_000)
+            await run.load.more(20_000 if full else 1_000)
             after = [resident(pid) for pid in workers]
             # Who was idle is served like anybody else, or was put out for having been idle.
             for connection in idle[::100]:

@@ -48,6 +48,8 @@ class Load:
         self.addresses = addresses
         self.plan = plan
         self.operations: list[Operation] = []
+        self.acknowledged = 0
+        """Holds and purchases so far."""
         self.users = count(FIRST_USER)
         self.items = 1
         self.user_limit = 1
@@ -86,15 +88,8 @@ class Load:
 
     async def more(self, acknowledged: int, timeout: float = 60) -> None:
         """Wait for so many holds and purchases more."""
-        start = len(self.operations)
-
-        def enough() -> bool:
-            new = self.operations[start:]
-            return (
-                sum(o.call in (Call.CHECKOUT, Call.PURCHASE) and o.status == 200 for o in new) >= acknowledged
-            )
-
-        await self.until(enough, timeout)
+        goal = self.acknowledged + acknowledged
+        await self.until(lambda: self.acknowledged >= goal, timeout)
 
 
 class Shopper:
@@ -207,6 +202,8 @@ class Shopper:
     async def _record(self, **facts: Any) -> Operation:
         operation = Operation(**facts)
         self.load.operations.append(operation)
+        if operation.status == 200 and operation.call in (Call.CHECKOUT, Call.PURCHASE):
+            self.load.acknowledged += 1
         await self.rest()
         if not operation.sent:
             await asyncio.sleep(0.05)  # nobody is there: knocking faster helps nobody

@@ -9,7 +9,7 @@ from tests.acceptance.history.checker import Verdict, judge
 from tests.acceptance.history.driver import Load, Shopper
 from tests.acceptance.history.evidence import Violation
 from tests.acceptance.history.operations import Call
-from tests.acceptance.history.rows import Rows, read
+from tests.acceptance.history.rows import Rows, has_unswept, read
 
 REST = 30.0
 """Seconds for a service to come to rest: holds that are over given back, all counts those of the rows."""
@@ -21,6 +21,8 @@ LOOKS = 4
 async def judge_load(load: Load, database_url: str, rest: float = REST) -> Verdict:
     """Judge a load that is over, of a service that still runs. Nobody else may be its client meanwhile."""
     deadline = time.monotonic() + rest
+    while await asyncio.to_thread(has_unswept, database_url) and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
     while True:
         rows, clock = await asyncio.to_thread(read, database_url)
         restless = [text async for text in _restless(load, rows)]

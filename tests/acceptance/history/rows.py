@@ -161,6 +161,13 @@ def read(database_url: str) -> tuple[Rows, Clock]:
     return rows, Clock(low=now - after - CLOCK_SLACK, high=now - before + CLOCK_SLACK)
 
 
+def has_unswept(database_url: str) -> bool:
+    """Whether there is a hold that is over and was not given back yet."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        found = "SELECT EXISTS (SELECT FROM sales_checkout WHERE state = 'held' AND expires_at < now())"
+        return connection.execute(found).fetchone() == (True,)
+
+
 def _moment(connection: psycopg.Connection[Any], expression: str) -> float:
     row = connection.execute(f"SELECT extract(epoch FROM {expression})::float8").fetchone()
     assert row is not None
