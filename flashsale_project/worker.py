@@ -17,6 +17,8 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, cast
 
@@ -25,6 +27,7 @@ import uvicorn
 from django.conf import settings
 
 from flashsale_project import heartbeat
+from flashsale_project.acceptor import Acceptor
 
 if TYPE_CHECKING:  # Django is set up when uvicorn imports the application
     from flashsale_project.protocol import Protocol
@@ -54,6 +57,7 @@ class WorkerServer(uvicorn.Server):
         super().__init__(config)
         self._channel = channel
         self._retiring = False
+        self._acceptors: list[Acceptor] = []
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start to drain. Unlike uvicorn's own this does not raise the signal again: we exit with 0."""
@@ -65,7 +69,14 @@ class WorkerServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn. Tells the supervisor that connections are served."""
-        await super().startup(sockets)
+        await super().startup([])
+        make_protocol = partial(
+            cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class),
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        self._acceptors = [Acceptor(listener, make_protocol) for listener in sockets or []]
         asyncio.get_running_loop().add_reader(self._channel, self._supervisor_gone)
         self._beat()
 
@@ -90,12 +101,12 @@ class WorkerServer(uvicorn.Server):
         if not self._retiring:
             runtime.draining = True
             await asyncio.sleep(DRAIN)
-        for server in self.servers:
-            server.close()
+        for acceptor in self._acceptors:
+            acceptor.close(let_in=not self._retiring)
         await self._until_idle(KEEP_ALIVE + 1 if self._retiring else DRAIN)
         for connection in list(state.connections):
             cast("Protocol", connection).hang_up_on_the_slow()
-        await super().shutdown(sockets)
+        await super().shutdown()
 
     async def _until_idle(self, timeout: float) -> None:
         with contextlib.suppress(TimeoutError):

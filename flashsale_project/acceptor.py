@@ -1,0 +1,72 @@
+"""Taking connections from a listening socket, as many as wait.
+
+uvloop's own server takes one in each turn of the loop, and a turn of a busy worker answers hundreds of
+requests: of a thousand who connect at once, the last would wait for seconds.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Iterator
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 1000
+"""Connections taken in one turn of the loop at most."""
+
+PAUSE = 1.0
+"""Seconds without new connections when the system has no room for one."""
+
+
+class Acceptor:
+    """Serves a listening socket in the running loop; owns the socket."""
+
+    def __init__(self, listener: socket.socket, make_protocol: Callable[[], asyncio.Protocol]) -> None:
+        self._listener = listener
+        self._make_protocol = make_protocol
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._resuming: asyncio.TimerHandle | None = None
+        listener.setblocking(False)
+        self._resume()
+
+    def close(self, *, let_in: bool) -> None:
+        """Take no more connections; ``let_in``: but those that wait, whom closing would cut off."""
+        self._loop.remove_reader(self._listener)
+        if self._resuming is not None:
+            self._resuming.cancel()
+        last = list(self._waiting()) if let_in else []
+        self._listener.close()
+        self._connect(last)
+
+    def _resume(self) -> None:
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            self._connect(self._waiting())
+        except OSError as error:  # most likely there are too many open files
+            logger.error("no connection can be taken: %s", error)
+            self._loop.remove_reader(self._listener)
+            self._resuming = self._loop.call_later(PAUSE, self._resume)
+
+    def _waiting(self) -> Iterator[socket.socket]:
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(AT_ONCE):
+                with contextlib.suppress(ConnectionAbortedError):  # it has left already
+                    yield self._listener.accept()[0]
+
+    def _connect(self, connections: Iterator[socket.socket] | list[socket.socket]) -> None:
+        for connection in connections:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = self._loop.create_task(
+                self._loop.connect_accepted_socket(self._make_protocol, connection), name="a new connection"
+            )
+            self._tasks.add(task)
+            task.add_done_callback(self._connected)
+
+    def _connected(self, task: "asyncio.Task[object]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a connection failed: %s", error)
