@@ -37,6 +37,8 @@ class StatusLine:
             size, seconds = change["operations"] / batches, change["seconds"] / batches
             parts.append(f"batches of {size:.1f} saved in {seconds * 1000:.1f} ms")
         parts.append(f"{ready}/{workers} workers")
+        if not figures["database"]:
+            parts.append("database unavailable")
         return "  |  ".join(parts)
 
     def _read(self) -> Counter[str]:
@@ -46,6 +48,7 @@ class StatusLine:
             "flashsale_batch_size_count": "batches",
             "flashsale_batch_seconds_sum": "seconds",
             "flashsale_sale": "sale",
+            "flashsale_database_up": "database",
         }
         figures: Counter[str] = Counter()
         for family in metrics.registry().collect():

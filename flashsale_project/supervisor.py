@@ -152,6 +152,9 @@ class Supervisor:
         self._stopping.set()
         for worker in self._live:
             worker.tell(signal.SIGTERM, STOP_TIMEOUT)
+        # Else the kernel would go on taking connections for us that nobody serves.
+        for listener in self._sockets:
+            listener.close()
         while self._tasks:
             await asyncio.wait(self._tasks)
 

@@ -36,6 +36,9 @@ BATCH_SECONDS = Histogram(
 )
 STALE = prometheus_client.Counter("flashsale_stale", "Holds decided on a stale memory and decided again.")
 ITEMS = Gauge("flashsale_items", "Items of the current sale.", ["state"], multiprocess_mode="livemostrecent")
+DATABASE = Gauge(
+    "flashsale_database_up", "Whether the database answers and takes writes.", multiprocess_mode="livemin"
+)
 SALE = Gauge("flashsale_sale", "Number of the current sale.", multiprocess_mode="livemostrecent")
 BROKEN = prometheus_client.Counter(
     "flashsale_broken_certificates", "Certificates written of sales that break an invariant.", ["sale"]

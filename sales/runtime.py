@@ -331,7 +331,7 @@ class Runtime:
                     await self._sweep(inventory)
         except (DatabaseUnavailable, DatabaseError) as error:
             if self.database_answers:
-                logger.error("the database does not answer: %s", error.__cause__ or error)
+                logger.error("the database is unavailable: %s", error.__cause__ or error)
             self.database_answers = False
         except Exception:
             # This task must not die: the worker would grow stale without a word.
@@ -340,6 +340,7 @@ class Runtime:
             self.database_answers = True
             self._certifier.look()
         metrics.flush_answers()
+        metrics.DATABASE.set(self.database_answers)
         if (current := self.selling()) is not None:
             metrics.SALE.set(current.sale.id)
             for state in ("sold", "held", "available"):

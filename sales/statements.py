@@ -24,6 +24,9 @@ SALE = """SELECT id, extract(epoch FROM starts_at)::float8 AS starts_at,
                   extract(epoch FROM ends_at)::float8 AS ends_at,
                   items, user_limit, checkout_ttl, paused FROM sales_sale"""
 
+READ_ONLY = """SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean
+                      OR NOT has_table_privilege('sales_saleitem', 'UPDATE')"""
+
 # Five seconds more: for a hold taken in the last moment, and its sweep.
 OVER_AT = "ends_at + make_interval(secs => checkout_ttl + 5)"
 

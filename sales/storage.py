@@ -145,9 +145,12 @@ class Storage:
         """The sales that a worker must know, and the seconds to add to `time.monotonic` for the
         database's time.
 
-        Those are the sales that are not over, holds included, and of those to come the first.
+        Those are the sales that are not over, holds included, and of those to come the first. Raises
+        `DatabaseUnavailable` also where the database takes no writes: nothing can be sold then.
         """
         async with self._connection() as connection:
+            if await (await connection.execute(statements.READ_ONLY)).fetchone() == (True,):
+                raise DatabaseUnavailable("The database takes no writes.")
             offset = await _clock_offset(connection)
             facts = connection.cursor(row_factory=namedtuple_row)
             await facts.execute(statements.SALE + statements.LIVE)
@@ -377,7 +380,7 @@ class Storage:
                 # The others are most likely lost too: better new ones than one batch after the other.
                 await self._pool.drain()
                 raise _Lost from error
-            if not isinstance(error, psycopg.OperationalError):
+            if not isinstance(error, PoolTimeout | PoolClosed):
                 self._complain(error)
             raise DatabaseUnavailable from error
 

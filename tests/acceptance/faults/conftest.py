@@ -21,7 +21,7 @@ from tests.acceptance.conftest import MakeService, Service
 from tests.acceptance.faults.table import FaultTable
 from tests.acceptance.history.connection import Connection
 from tests.acceptance.history.driver import Address, Load, Plan
-from tests.acceptance.history.journeys import EVERYTHING, buy_again, leave, race
+from tests.acceptance.history.journeys import EVERYTHING
 from tests.acceptance.history.judge import judge_load
 from tests.acceptance.history.operations import Call
 
@@ -30,16 +30,6 @@ BACK = 60
 
 CROWD = Plan(journeys=EVERYTHING, clients=30, pause=0.01)
 """Busy, and not so busy that a shared machine has no time for the fault."""
-
-LONELY = replace(
-    CROWD,
-    journeys={name: weight for name, weight in EVERYTHING.items() if name not in (buy_again, leave, race)},
-)
-"""The same without those who may buy a code again that they have bought.
-
-A worker that loses its connection tells them `purchased` once more (see the marked test in
-tests/integration/test_faults.py); until it does not, faults that break connections have this crowd.
-"""
 
 UNAVAILABLE = {"503 database_unavailable", "503 outcome_unknown"}
 """Outcomes while there is no database."""

@@ -58,7 +58,6 @@ async def test_ten_thousand_idle_and_a_thousand_busy(service: Service, judged: J
         assert new - old < MEMORY, f"worker {pid} grew from {old:.0f} to {new:.0f} MB"
 
 
-@pytest.mark.xfail(strict=True, reason="the transport is closed with the sending side of the client")
 async def test_a_half_closed_client_is_answered(service: Service) -> None:
     """It has said all it has to say, and listens."""
     async with asyncio.timeout(BACK):
@@ -71,7 +70,6 @@ async def test_a_half_closed_client_is_answered(service: Service) -> None:
             assert answer.startswith(b"HTTP/1.1 200 ")
 
 
-@pytest.mark.xfail(strict=True, reason="only the keep-alive after an answer has a time-out")
 async def test_slow_and_silent_clients_are_put_out(service: Service, full: bool) -> None:
     if not full:
         pytest.skip("waits for half a minute")

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from tests.acceptance.conftest import MakeService, Service
-from tests.acceptance.faults.conftest import BACK, LONELY, UNAVAILABLE, Database, Judged, until_unavailable
+from tests.acceptance.faults.conftest import BACK, UNAVAILABLE, Database, Judged, until_unavailable
 from tests.acceptance.faults.proxy import Cut, Direction, Proxy
 from tests.acceptance.history.operations import Call
 
@@ -45,7 +45,7 @@ async def service(make_service: MakeService, proxy: Proxy, full: bool) -> AsyncI
 async def test_a_connection_is_cut(
     service: Service, proxy: Proxy, judged: Judged, full: bool, fault: str, cut: Cut
 ) -> None:
-    async with judged(fault, service, plan=LONELY) as run:
+    async with judged(fault, service) as run:
         run.runs = 100 if full else 8
         for _ in range(run.runs):
             proxy.cuts.append(cut)
@@ -57,7 +57,7 @@ async def test_a_connection_is_cut(
 async def test_the_network_swallows_everything(
     service: Service, proxy: Proxy, judged: Judged, full: bool
 ) -> None:
-    async with judged("black hole for longer than the deadline", service, plan=LONELY) as run:
+    async with judged("black hole for longer than the deadline", service) as run:
         run.runs = 5 if full else 1
         for _ in range(run.runs):
             await run.load.more(50)
@@ -72,7 +72,7 @@ async def test_the_network_swallows_everything(
 async def test_the_database_cannot_be_reached(
     service: Service, proxy: Proxy, judged: Judged, full: bool
 ) -> None:
-    async with judged("PostgreSQL cannot be reached", service, plan=LONELY) as run:
+    async with judged("PostgreSQL cannot be reached", service) as run:
         run.runs = 5 if full else 1
         for _ in range(run.runs):
             await run.load.more(50)

@@ -72,9 +72,6 @@ async def test_it_is_stopped_at_peak(
     assert run.failures <= {"503 draining"} | GONE
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the main process keeps its sockets open when the workers have closed theirs"
-)
 async def test_nobody_is_left_waiting_by_a_stop(embedded: Service) -> None:
     """Who is connected is answered, who comes too late is refused at once: nobody is just cut off."""
     try:
