@@ -40,7 +40,8 @@ def text(results: Results) -> str:
             [(shape, _sell_out(shape)) for shape in shapes],
         ),
         _section(
-            "Sold out: random requests to the same service, every answer is a refusal.",
+            "Sold out: random requests to the same service on new connections, every answer is a refusal. "
+            "Accepting the connections is part of it.",
             ["client", "refusals/s", "refusal ms", "CPU workers", "PostgreSQL", "RSS MB", "PSS MB"],
             [(shape, _sold_out(shape)) for shape in shapes],
         ),
