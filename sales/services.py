@@ -5,6 +5,7 @@ wait: what was accepted for a batch is saved all the same.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +42,12 @@ Refused = Refusal | type[Refusal]
 """A refusal, or the class of one that always says the same."""
 
 MAX_USER_ID = 2**63 - 1
+
+PATIENCE = 3.0
+"""Seconds that a checkout may wait for its batch. A purchase waits for as long as its hold lasts."""
+
+MAX_PURCHASES = 1_000
+"""Purchases that may wait before no more is held: a batch. What cannot be bought in time helps nobody."""
 
 MAX_STALE = 20
 """How often one checkout is decided again because other workers were faster, before it is refused."""
@@ -243,7 +250,7 @@ class _Call(Generic[R, T]):
 class _CheckingOut(_Call[HoldBatch, Hold]):
     """A checkout; one that met a stale memory is decided again."""
 
-    __slots__ = ("_item_id", "_key", "_tries", "_user_id")
+    __slots__ = ("_began", "_item_id", "_key", "_tries", "_user_id")
 
     name = "checkout"
     outcome = "granted"
@@ -253,13 +260,19 @@ class _CheckingOut(_Call[HoldBatch, Hold]):
         self._user_id = user_id
         self._item_id = item_id
         self._key = key
+        self._began = time.monotonic()
         self._tries = 0
 
     def __call__(self, batch: HoldBatch) -> Hold:
+        if time.monotonic() - self._began > PATIENCE:
+            raise Overloaded
         return batch.hold(self._user_id, self._item_id, self._key)
 
     def _join(self) -> "asyncio.Future[Hold]":
-        return self._runtime.checkouts.submit(self._runtime.current().sale.id, self)
+        sale_id = self._runtime.current().sale.id
+        if self._runtime.purchases.pending(sale_id) > MAX_PURCHASES:
+            raise Overloaded
+        return self._runtime.checkouts.submit(sale_id, self)
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, Repeated) and error.keyed.item_id == self._item_id:

@@ -21,6 +21,7 @@ from sales.exceptions import (
     ItemHeld,
     ItemSold,
     NoSale,
+    Overloaded,
     Paused,
     Refusal,
     SoldOut,
@@ -29,6 +30,8 @@ from sales.exceptions import (
 )
 from sales.models import Sale
 from sales.runtime import Runtime
+from tests.conftest import eventually
+from tests.integration.lanes import commits_held
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 OpenWorker = Callable[[], Awaitable[Runtime]]
@@ -227,6 +230,37 @@ async def test_a_paused_sale_grants_nothing_but_lets_holders_buy(worker: Runtime
     await asyncio.to_thread(sql, "UPDATE sales_sale SET paused = false")
     await refresh(worker)
     await services.checkout(worker, user_id=2)
+
+
+async def test_purchases_go_before_checkouts_when_it_is_tight(
+    worker: Runtime, sale: Sale, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "MAX_PURCHASES", 5)
+    held = [await services.checkout(worker, user_id=1, item_id=item) for item in range(8)]
+    async with commits_held(monkeypatch):
+        first = asyncio.create_task(services.purchase(worker, code=held[0]))
+        await eventually(lambda: worker.purchases.statistics().running)
+        others = [asyncio.create_task(services.purchase(worker, code=code)) for code in held[1:]]
+        await eventually(lambda: worker.purchases.pending(sale.pk) == 7)
+        with pytest.raises(Overloaded):
+            await services.checkout(worker, user_id=2, item_id=50)
+    await asyncio.gather(first, *others)
+    await services.checkout(worker, user_id=2, item_id=50)
+
+
+async def test_a_checkout_that_has_waited_too_long_holds_nothing(
+    worker: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with commits_held(monkeypatch):
+        first = asyncio.create_task(services.checkout(worker, user_id=1, item_id=1))
+        await eventually(lambda: worker.checkouts.statistics().running)
+        late = asyncio.create_task(services.checkout(worker, user_id=1, item_id=2))
+        await eventually(lambda: worker.checkouts.statistics().waiting)
+        monkeypatch.setattr(services, "PATIENCE", -1)
+    await first
+    with pytest.raises(Overloaded):
+        await late
+    assert worker.current().held == 1
 
 
 async def test_a_draining_worker_refuses_and_finishes_what_it_accepted(worker: Runtime) -> None:
