@@ -4,6 +4,7 @@ Through ASGI and Django a request costs ten times the CPU of what it asks for. S
 ``POST /purchase`` are recognised while they are parsed, and answered with the same services: refusals at
 once, from responses built once, the others when their batch has committed, without a task each. Whatever
 is unusual about a request (see `PLAIN`, `CAREFUL` and `TARGET`) takes the stock way, as if this was not here.
+Headers that the parser has read once, byte for byte, are not parsed again.
 
 Requests of one connection are answered one after another, as uvicorn does it: an answer that is still to
 come stands where uvicorn keeps the cycle of a request, so its own order, shutdown and flow control hold.
@@ -18,7 +19,7 @@ from uuid import UUID
 from django.http import HttpResponse
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from flashsale_project.protocol import Protocol
+from flashsale_project.protocol import SLICE, Protocol
 from sales.exceptions import Refusal
 from sales.runtime import Runtime
 from sales.services import Refused, start_checkout, start_purchase
@@ -33,11 +34,16 @@ MAX_HEADERS = 32
 MAX_VALUE = 1024
 """Headers, and bytes of the value of one, that are kept here for the case that the stock way is taken."""
 
+MAX_HEADS = 256
+"""Heads that are remembered."""
+
 # Numbers of up to 18 digits fit in 64 bits, so nothing here needs to be refused for its size.
-TARGET = re.compile(
-    rb"/checkout\?user_id=([0-9]{1,18})(?:&item_id=([0-9]{1,18}))?"
-    rb"|/purchase\?code=([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
+_TARGET = (
+    rb"(?:/checkout\?user_id=([0-9]{1,18})(?:&item_id=([0-9]{1,18}))?"
+    rb"|/purchase\?code=([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}))"
 )
+TARGET = re.compile(_TARGET)
+REQUEST_LINE = re.compile(rb"POST " + _TARGET + rb" HTTP/1\.1")
 
 
 def _spelled(*names: str) -> set[bytes]:
@@ -85,21 +91,56 @@ class ExpressProtocol(Protocol):
     _defaults_bytes = b""
     _closing = False
     _ready: dict[type[Refusal], bytes] = {}
+    # A client sends the same headers with each of its requests: what the parser made of them once, as bytes
+    # from the end of the request line to the end of the request, it need not be asked again.
+    _plain_heads: set[bytes] = set()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._runtime: Runtime = self.app_state["runtime"]
         self._stock = True
+        self._begun = 0
         self._target = b""
         self._kept: list[tuple[bytes, bytes]] = []
         self._match: re.Match[bytes] | None = None
         self._pending: Pending | None = None
         self._is_blocked = False
 
+    # --- what the transport calls
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the transport."""
+        end = data.find(b"\r\n")
+        if (
+            len(data) <= SLICE
+            and data[end:] in self._plain_heads
+            and not (self._is_receiving or self._rest or self.flow.read_paused or self._has_ended())
+            and (match := REQUEST_LINE.fullmatch(data, 0, end)) is not None
+            and not self._is_closing()
+        ):
+            self._unset_keepalive_if_required()
+            self._age = 0
+            self._request(match)
+        else:
+            super().data_received(data)
+
+    def _read(self, data: bytes) -> None:
+        is_fresh = not self._is_receiving
+        self._begun = 0
+        super()._read(data)
+        # One whole request, and nothing else.
+        if is_fresh and self._begun == 1 and not (self._stock or self._is_receiving or self._has_ended()):
+            end = data.find(b"\r\n")
+            if REQUEST_LINE.fullmatch(data, 0, end) is not None:
+                if len(self._plain_heads) >= MAX_HEADS:
+                    self._plain_heads.clear()
+                self._plain_heads.add(data[end:])
+
     # --- what the parser calls
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
+        self._begun += 1
         self._is_receiving = self._in_head = True
         self._unread = self._age = 0
         self._stock = False
@@ -133,12 +174,10 @@ class ExpressProtocol(Protocol):
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         if not self._stock:
-            if self.server_state.default_headers is not ExpressProtocol._defaults:
-                self._set_defaults()
             self._match = TARGET.fullmatch(self._target)
             if (
                 self._match is not None
-                and not ExpressProtocol._closing
+                and not self._is_closing()
                 and self.parser.get_method() == b"POST"
                 and self.parser.get_http_version() == "1.1"
             ):
@@ -157,21 +196,8 @@ class ExpressProtocol(Protocol):
             super().on_message_complete()
             return
         self._is_receiving = False
-        match = self._match
-        assert match is not None
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._queue(Pending(match))
-        elif self.flow.write_paused:  # a client that does not read its answers gets no more of them
-            self._queue(Pending(match))
-            self._is_blocked = True
-        elif not self.transport.is_closing():
-            no = self._ask(match)
-            if no is None:
-                self.cycle = self._pending = Pending(match)  # type: ignore[assignment]
-                return
-            self.transport.write(self._refusal_bytes(no))
-            self.server_state.total_requests += 1
-            self._has_answered = True
+        assert self._match is not None
+        self._request(self._match)
 
     # --- what uvicorn and the transport call
 
@@ -196,6 +222,22 @@ class ExpressProtocol(Protocol):
         super().connection_lost(exc)
 
     # ---
+
+    def _request(self, match: "re.Match[bytes]") -> None:
+        """One of the two hot calls is there."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._queue(Pending(match))
+        elif self.flow.write_paused:  # a client that does not read its answers gets no more of them
+            self._queue(Pending(match))
+            self._is_blocked = True
+        elif not self.transport.is_closing():
+            no = self._ask(match)
+            if no is None:
+                self.cycle = self._pending = Pending(match)  # type: ignore[assignment]
+                return
+            self.transport.write(self._refusal_bytes(no))
+            self.server_state.total_requests += 1
+            self._has_answered = True
 
     def _take_stock_way(self) -> None:
         """Begin again as if the parser had just called uvicorn."""
@@ -283,6 +325,12 @@ class ExpressProtocol(Protocol):
             for name, value in response.items()
         )
         return STATUS_LINE[response.status_code] + self._defaults_bytes + headers + b"\r\n" + response.content
+
+    def _is_closing(self) -> bool:
+        """Whether every answer says that it is the last one: that is not for here."""
+        if self.server_state.default_headers is not ExpressProtocol._defaults:
+            self._set_defaults()
+        return ExpressProtocol._closing
 
     def _set_defaults(self) -> None:
         defaults = ExpressProtocol._defaults = self.server_state.default_headers

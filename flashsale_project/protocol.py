@@ -228,6 +228,10 @@ class Protocol(HttpToolsProtocol):
                 logger.error("reading a request failed", exc_info=cause)
             self._give_up(*self._refusal)
 
+    def _has_ended(self) -> bool:
+        """Whether nothing more is read: the connection closes, or will when all is answered."""
+        return self._last_words is not None or self.transport.is_closing()
+
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from flashsale_project.express import Pending
+from flashsale_project.express import ExpressProtocol, Pending
 from flashsale_project.protocol import SLICE
 from sales.inventory import Inventory
 from sales.runtime import Runtime
@@ -203,6 +203,107 @@ async def test_answers_carry_the_date_of_now(lane: Lane) -> None:
         await lane.send(post("/purchase?code=" + NEVER) + post("/checkout?user_id=1"))
         await lane.settle()
         assert lane.got.count(b"date: " + date + b"\r\nserver: uvicorn\r\n") == 2
+
+
+@pytest.fixture
+def heads() -> Iterator[set[bytes]]:
+    """The heads that are remembered: none yet."""
+    ExpressProtocol._plain_heads.clear()
+    yield ExpressProtocol._plain_heads
+    ExpressProtocol._plain_heads.clear()
+
+
+async def test_a_head_is_remembered_once_it_was_read(lane: Lane, heads: set[bytes]) -> None:
+    refusal = post("/purchase?code=" + NEVER, "User-Agent: a")
+    head = refusal[refusal.index(b"\r\n") :]
+    for target in "/purchase?code=" + NEVER, "/checkout?user_id=1&item_id=1":
+        async with connected(Express, worker) as lane:
+            lane.state.default_headers = [*lane.state.default_headers, (b"connection", b"close")]
+            await lane.send(post(target) * 2)
+            await eventually(lambda lane=lane: lane.protocol.lost)
+            await lane.read()
+            assert len(statuses(lane)) == 1
+            assert lane.got.count(b"connection: close\r\n") == 1
+    async with connected(Express, worker) as lane:
+        async with commits_held(monkeypatch):
+            await lane.send(post("/checkout?user_id=1&item_id=2"))
+            await lane.arrive()
+            lane.state.default_headers = [*lane.state.default_headers, (b"connection", b"close")]
+        await eventually(lambda: lane.protocol.lost)
+        await lane.read()
+        assert statuses(lane) == [200]
+        assert lane.got.count(b"connection: close\r\n") == 1
+
+
+async def test_answers_carry_the_date_of_now(lane: Lane) -> None:
+    for date in b"Sat, 21 Nov 2026 00:00:01 GMT", b"Sat, 21 Nov 2026 00:00:02 GMT":
+        lane.state.default_headers = [(b"date", date), (b"server", b"uvicorn")]
+        lane.got.clear()
+        await lane.send(post("/purchase?code=" + NEVER) + post("/checkout?user_id=1"))
+        await lane.settle()
+        assert lane.got.count(b"date: " + date + b"\r\nserver: uvicorn\r\n") == 2
+
+
+@pytest.fixture
+def heads() -> Iterator[set[bytes]]:
+    """The heads that are remembered: none yet."""
+    ExpressProtocol._plain_heads.clear()
+    yield ExpressProtocol._plain_heads
+    ExpressProtocol._plain_heads.clear()
+
+
+async def test_a_head_is_remembered_once_it_was_read(lane: Lane, heads: set[bytes]) -> None:
+    refusal = post("/purchase?code=" + NEVER, "User-Agent: a")
+    head = refusal[refusal.index(b"\r\n") :]
+    parsed = 0
+
+    def on_message_begin() -> None:
+        nonlocal parsed
+        parsed += 1
+        ExpressProtocol.on_message_begin(lane.protocol)
+
+    lane.protocol.on_message_begin = on_message_begin
+    for target in "/purchase?code=" + NEVER, "/checkout?user_id=1&item_id=1", "/checkout?user_id=1":
+        await lane.send(post(target, "User-Agent: a"))
+        await lane.settle()
+        assert heads == {head}
+        assert lane.protocol._begun in (1, None)
+        lane.protocol._begun = None  # the parser would fail on it
+    assert statuses(lane) == [409, 200, 200]
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [post("/purchase?code=" + NEVER) * 2],
+        [post("/purchase?code=" + NEVER)[:40], post("/purchase?code=" + NEVER)[40:]],
+        [post("/purchase?code=" + NEVER, "X-Unknown: 1")],
+        [post("/purchase?code=" + NEVER, "Content-Length: 1", body=b"x")],
+        [b"\r\n" + post("/purchase?code=" + NEVER)],
+        [post("/purchase?code=" + NEVER) + b"P"],
+        [post("/purchase?code=" + NEVER) + b"\0"],
+        [post("/sale?")],
+    ],
+    ids=["two", "halves", "unknown", "body", "line end before", "one more byte", "nonsense", "stock"],
+)
+async def test_only_one_whole_plain_request_is_remembered(
+    lane: Lane, heads: set[bytes], chunks: list[bytes]
+) -> None:
+    for chunk in chunks:
+        await lane.send(chunk)
+        await lane.arrive()
+    assert not heads
+
+
+async def test_so_many_heads_are_remembered_and_no_more(
+    lane: Lane, heads: set[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flashsale_project.express.MAX_HEADS", 3)
+    for number in range(10):
+        await lane.send(post("/purchase?code=" + NEVER, f"User-Agent: {number}"))
+        await lane.settle()
+        assert 1 <= len(heads) <= 3
+    assert statuses(lane) == [409] * 10
 
 
 async def test_a_fault_of_ours_is_an_answer_too(
