@@ -115,6 +115,7 @@ class Runtime:
         self._receipts = Batcher(self._load_receipts, max_size=MAX_BATCH, max_wait=0, max_concurrent=1)
         self._keys = Batcher(self._load_keyed, max_size=MAX_BATCH, max_wait=0, max_concurrent=1)
         self._ended = KeyedProcessor(self.storage.sale, min_duration=0, lanes=1)
+        self._certificates = KeyedProcessor(self.storage.certificate, min_duration=0, lanes=1)
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self.storage)
@@ -126,8 +127,10 @@ class Runtime:
                 self._learn(await self.storage.sweep())
         housekeeping = asyncio.create_task(self._housekeeping(), name="housekeeping")
         self._stack.push_async_callback(_cancelled, housekeeping)
-        for processor in (self.checkouts, self.purchases, self.releases, self._looks, self._ended):
+        for processor in (self.checkouts, self.purchases, self.releases):
             await self._stack.enter_async_context(processor)
+        for reader in (self._looks, self._ended, self._certificates):
+            await self._stack.enter_async_context(reader)
         for batcher in (self._receipts, self._keys):
             await self._stack.enter_async_context(batcher)
         return self
@@ -195,6 +198,10 @@ class Runtime:
     async def ended(self, sale_id: int) -> tuple[SaleFacts, int, int] | None:
         """Any sale with its sold and held items, from the database. Raises `BatchError`."""
         return await self._ended.run(sale_id, _itself)
+
+    async def certificate(self, sale_id: int) -> tuple[float, str | None] | None:
+        """When a sale is over and its certificate, from the database. Raises `BatchError`."""
+        return await self._certificates.run(sale_id, _itself)
 
     def next_starts_at(self) -> float | None:
         """When the next sale starts, in seconds since the epoch; ``None`` where that is not known."""

@@ -148,7 +148,10 @@ async def status(runtime: Runtime, *, sale_id: int | None = None) -> SaleStatus:
 
 async def certificate(runtime: Runtime, *, sale_id: int) -> str:
     """The certificate of a sale as it was written when the sale was over: JSON."""
-    found = await runtime.storage.certificate(sale_id)
+    try:
+        found = await runtime.certificate(sale_id)
+    except BatchError as error:
+        raise _meaning(error) from error
     if found is None:
         raise NoSale(f"There is no sale {sale_id}.")
     over_at, document = found

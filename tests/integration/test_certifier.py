@@ -407,6 +407,19 @@ async def test_until_then_it_says_when(worker: Runtime, sale: Sale, kind: Kind) 
     }
 
 
+async def test_those_who_ask_do_not_keep_the_sale_from_its_database(worker: Runtime, sale: Sale) -> None:
+    """However many ask, and for however many sales, there is a connection for a hold."""
+    await eventually(lambda: worker._certifier._task is None)
+    with elsewhere("LOCK TABLE sales_salecertificate IN ACCESS EXCLUSIVE MODE"):
+        asking = [
+            asyncio.create_task(services.certificate(worker, sale_id=sale.pk + n % 30)) for n in range(90)
+        ]
+        await services.purchase(worker, code=await services.checkout(worker, user_id=7))
+        for task in asking:
+            task.cancel()
+    await asyncio.wait(asking)
+
+
 @pytest.mark.parametrize("number", ["0", "999999", str(2**63 - 1)])
 async def test_an_unknown_sale_has_none(worker: Runtime, number: str) -> None:
     certificate = await ask(Stock, worker, f"GET /sales/{number}/certificate")
