@@ -427,9 +427,10 @@ def applied() -> list[str]:
 def schema() -> list[tuple[Any, ...]]:
     """Columns, constraints and indexes of our tables, as the database tells them."""
     statements = (
-        """SELECT table_name, column_name, ordinal_position, data_type, is_nullable, column_default,
+        # Without their places: a column that was dropped and added again comes last.
+        """SELECT table_name, column_name, data_type, is_nullable, column_default,
                   character_maximum_length, is_identity
-           FROM information_schema.columns WHERE table_name LIKE 'sales\\_%' ORDER BY 1, 3""",
+           FROM information_schema.columns WHERE table_name LIKE 'sales\\_%' ORDER BY 1, 2""",
         """SELECT conname, contype, convalidated, pg_get_constraintdef(oid) FROM pg_constraint
            WHERE conrelid::regclass::text LIKE 'sales\\_%' ORDER BY 1""",
         "SELECT indexname, indexdef FROM pg_indexes WHERE tablename LIKE 'sales\\_%' ORDER BY 1",
