@@ -174,7 +174,7 @@ def test_a_run_in_which_all_went_well(story: Story) -> None:
     for item, at in ((1, 20), (2, 21)):
         story.buy(story.hold(3, item, at=at), at=at + 1, status=0)
     story.ask(Call.CHECKOUT, 30, 409, "sold_out", user_id=4)
-    story.ask(Call.CHECKOUT, 30, 503, "database_unavailable", user_id=4)
+    story.ask(Call.CHECKOUT, 30, 503, "outcome_unknown", user_id=4)
     story.ask(Call.SALE, 31, 200, answer={"id": 1, "items": 3, "sold": 3, "held": 0, "available": 0})
     story.ask(Call.NONSENSE, 31, 431)
     verdict = story.judge()
@@ -281,8 +281,9 @@ def test_unknown_holds_are_matched_as_well_as_can_be(story: Story) -> None:
 
 def test_a_refused_hold_leaves_no_row(story: Story) -> None:
     story.hold(1, 0, at=5, told=False)
-    story.operations = [replace(story.operations[0], status=503, reason="overloaded", retry_after="1")]
-    assert kinds(story) == ["nobody's hold"]
+    for reason in ("overloaded", "draining", "database_unavailable"):
+        story.operations = [replace(story.operations[0], status=503, reason=reason, retry_after="1")]
+        assert kinds(story) == ["nobody's hold"]
 
 
 def test_a_purchase_or_release_that_nobody_asked_for(story: Story) -> None:
@@ -418,6 +419,15 @@ def test_a_limit_that_was_not_reached(story: Story) -> None:
     story.ask(Call.CHECKOUT, 10, 409, "user_limit", user_id=1)
     assert kinds(story) == ["false user_limit"]
     story.ask(Call.CHECKOUT, 10, 409, "item_held", user_id=1, item_id=1)  # in the same batch, perhaps
+    assert kinds(story) == []
+
+
+def test_a_limit_that_was_about_to_be_reached(story: Story) -> None:
+    """The other request was in the same batch, which was saved after this one was refused."""
+    story.buy(story.hold(1, 0, at=5), at=6)
+    story.hold(1, 1, at=12)
+    story.operations[-1] = replace(story.operations[-1], started_at=9.5)
+    story.ask(Call.CHECKOUT, 10, 409, "user_limit", user_id=1)
     assert kinds(story) == []
 
 

@@ -85,16 +85,17 @@ def nobody_with_room_is_told_of_a_limit(evidence: Evidence) -> Iterator[Violatio
     requests of the same user at the same time count, which may have been in the same batch.
     """
     for operation in _refused(evidence, "user_limit"):
+        sales = evidence.sales_at(operation)
+        mine = {sale.id: _perhaps_taken(evidence, sale, operation) for sale in sales}
+        counted = {row.code for rows in mine.values() for row in rows}
         beside = [
             other
             for other in evidence.attempts.get(operation.user_id, ())
             if other is not operation
             and other.started_at <= operation.ended_at
             and (other.ended_at >= operation.started_at or other.fate is Fate.UNKNOWN)
-            and other.code not in evidence.checkouts
+            and other.code not in counted
         ]
-        sales = evidence.sales_at(operation)
-        mine = {sale.id: _perhaps_taken(evidence, sale, operation) for sale in sales}
         if not any(len(mine[sale.id]) + len(beside) >= sale.user_limit for sale in sales):
             yield Violation(
                 kind="false user_limit",

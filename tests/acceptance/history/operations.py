@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-NOTHING_DONE = {"draining", "overloaded"}
+NOTHING_DONE = {"draining", "overloaded", "database_unavailable"}
 """Reasons of a 5xx that promise that nothing was done; every other 5xx leaves it open."""
 
 CODE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
