@@ -91,7 +91,7 @@ async def get_certificate(request: HttpRequest, *, sale_id: str) -> HttpResponse
     """``GET /sales/<id>/certificate``"""
     number = _number(sale_id, "The id of a sale")
     document = await services.certificate(_runtime(request), sale_id=number)
-    return HttpResponse(document, content_type="application/json")
+    return JsonResponse(document)
 
 
 async def get_healthz(request: HttpRequest) -> HttpResponse:
