@@ -33,11 +33,17 @@ class Cut:
     """Cuts a connection at the next request of some size, or at the answer to it.
 
     ``passed``: which part of the bytes still arrives, from 0 to 1. ``reset``: by a reset, not an orderly end.
+    ``statement``: only at a request with this text, which a connection sends until it has prepared it.
     """
 
     direction: Direction
     passed: float = 0.0
     reset: bool = True
+    statement: bytes = b""
+
+    def fits(self, direction: Direction, asked: bytes) -> bool:
+        """Whether it is to be made now, after this request."""
+        return self.direction is direction and len(asked) >= WORTH_CUTTING and self.statement in asked
 
 
 class Link:
@@ -45,8 +51,8 @@ class Link:
 
     def __init__(self, writers: tuple[asyncio.StreamWriter, asyncio.StreamWriter]) -> None:
         self._writers = writers
-        self.asked = 0
-        """Bytes of the last request."""
+        self.asked = b""
+        """The last request."""
 
     def end(self, *, reset: bool) -> None:
         """Close both."""
@@ -134,13 +140,13 @@ class Proxy:
                 if self.silent:
                     continue
                 if direction is Direction.REQUEST:
-                    link.asked = len(data)
+                    link.asked = data
                 elif self.delay:
                     self._hurry.clear()
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(self.delay):
                             await self._hurry.wait()
-                if self.cuts and self.cuts[0].direction is direction and link.asked >= WORTH_CUTTING:
+                if self.cuts and self.cuts[0].fits(direction, link.asked):
                     cut = self.cuts.popleft()
                     sink.write(data[: int(len(data) * cut.passed)])
                     with contextlib.suppress(OSError):
