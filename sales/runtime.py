@@ -290,9 +290,11 @@ class Runtime:
                 return {wish: OutcomeUnknown(code=str(wish.code)) for wish in batch}
         metrics.BATCH_SIZE.labels(kind).observe(len(batch))
         self._learn(changed)
-        return await self._failures(batch, changed.codes)
+        return await self._failures(kind, batch, changed.codes)
 
-    async def _failures(self, batch: SettlementBatch, done: Collection[UUID]) -> dict[Settlement, Refusal]:
+    async def _failures(
+        self, kind: str, batch: SettlementBatch, done: Collection[UUID]
+    ) -> dict[Settlement, Refusal]:
         """Why members of a batch did not get what they wanted: one code counts for one of them only."""
         left = set(done)
         failed = []
@@ -305,8 +307,11 @@ class Runtime:
             return {}
         try:
             receipts = await self.storage.receipts({settlement.code for settlement in failed})
-        except DatabaseUnavailable as unknown:  # the others of the batch are committed all the same
-            return {settlement: DatabaseUnavailable(str(unknown)) for settlement in failed}
+        except DatabaseUnavailable:  # the others of the batch are committed all the same
+            if kind == "purchase":
+                return {settlement: DatabaseUnavailable() for settlement in failed}
+            # A first try that was lost may have given it back.
+            return {settlement: OutcomeUnknown(code=str(settlement.code)) for settlement in failed}
         return {settlement: _why(receipts.get(settlement.code)) for settlement in failed}
 
     def _learn(self, changed: Changed) -> None:

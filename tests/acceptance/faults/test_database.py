@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from tests.acceptance.conftest import Service
-from tests.acceptance.faults.conftest import BACK, UNAVAILABLE, Judged, until_unavailable
+from tests.acceptance.faults.conftest import BACK, WITHOUT_DATABASE, Judged, until_unavailable
 from tests.acceptance.faults.processes import descendants, postmaster, send
 from tests.acceptance.history.connection import Connection, Response
 from tests.acceptance.history.operations import Call
@@ -38,7 +38,7 @@ async def test_it_ends(
             send(sig, [pid])
             await run.load.until(partial(_is_gone, embedded, pid), BACK)
             await run.wait_until_back(ended_at)
-    assert run.failures <= UNAVAILABLE
+    assert run.failures <= WITHOUT_DATABASE
 
 
 async def test_it_is_silent(embedded: Service, judged: Judged, full: bool) -> None:
@@ -54,7 +54,7 @@ async def test_it_is_silent(embedded: Service, judged: Judged, full: bool) -> No
             finally:
                 send(signal.SIGCONT, stopped)
             await run.wait_until_back(time.monotonic())
-    assert run.failures <= UNAVAILABLE
+    assert run.failures <= WITHOUT_DATABASE
 
 
 async def test_all_its_connections_are_ended(embedded: Service, judged: Judged, full: bool) -> None:
@@ -66,7 +66,7 @@ async def test_all_its_connections_are_ended(embedded: Service, judged: Judged, 
             ended_at = time.monotonic()
             await asyncio.to_thread(_execute, url, TERMINATE)
             await run.wait_until_back(ended_at)
-    assert run.failures <= UNAVAILABLE
+    assert run.failures <= WITHOUT_DATABASE
 
 
 async def test_it_takes_no_writes(embedded: Service, judged: Judged, full: bool) -> None:
@@ -82,7 +82,7 @@ async def test_it_takes_no_writes(embedded: Service, judged: Judged, full: bool)
             finally:
                 await asyncio.to_thread(_read_only, url, False)
             await run.wait_until_back(time.monotonic())
-    assert run.failures <= UNAVAILABLE
+    assert run.failures <= WITHOUT_DATABASE
 
 
 async def test_readiness_and_the_status_line_tell_that_it_takes_no_writes(embedded: Service) -> None:

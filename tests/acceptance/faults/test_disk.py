@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import MakeService
-from tests.acceptance.faults.conftest import UNAVAILABLE, Judged, until_unavailable
+from tests.acceptance.faults.conftest import WITHOUT_DATABASE, Judged, until_unavailable
 from tests.acceptance.history.operations import Call
 
 SIZE = 140
@@ -50,7 +50,7 @@ async def test_the_disk_is_full(make_service: MakeService, judged: Judged, small
                 await until_unavailable(run, Call.CHECKOUT)
                 filler.unlink()
                 await run.wait_until_back(time.monotonic())
-        assert run.failures <= UNAVAILABLE
+        assert run.failures <= WITHOUT_DATABASE
     finally:
         assert await asyncio.to_thread(service.stop) == 0
 

@@ -66,8 +66,6 @@ class Operation:
             return Fate.DONE
         if self.status == 0 or (self.status >= 500 and self.reason not in NOTHING_DONE):
             return Fate.UNKNOWN
-        if self.call is Call.RELEASE and self.reason == "database_unavailable":
-            return Fate.UNKNOWN  # until it keeps its promise: see the marked test in test_connections.py
         return Fate.REFUSED
 
     @property
