@@ -135,7 +135,10 @@ HELD = f"""SELECT {ITEM} FROM sales_saleitem
 BOUGHT = f"""SELECT code, sale_id, {ITEM} FROM sales_saleitem
              WHERE id = ANY(%(ids)s::bigint[]) AND state = 'sold' AND code IN (
                  SELECT code FROM sales_checkout WHERE code = ANY(%(codes)s::uuid[]) AND batch = %(batch)s)"""
-LOCK_ITEMS = "SELECT FROM sales_saleitem WHERE id = ANY(%(ids)s::bigint[]) ORDER BY id FOR UPDATE"
+
+SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+END_SESSION = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE pid = %s AND backend_start = %s"""
 
 
 # In one order, so that two batches with the same keys cannot deadlock.

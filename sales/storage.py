@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import psycopg
 from django.db import connections
@@ -43,6 +44,9 @@ STATEMENT_TIMEOUT = 3.0
 BULK_TIMEOUT = 60.0
 """The same for what goes through all rows of a sale, or of all sales."""
 
+END_INTERVAL = 0.01
+"""Seconds between two looks whether a session has ended."""
+
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 
@@ -50,8 +54,19 @@ class OverLimit(Exception):
     """A batch would give a user more than the limit allows; the database refused all of it."""
 
 
+class Session(NamedTuple):
+    """A connection as the server knows it; a process id alone may belong to another one later."""
+
+    pid: int
+    began_at: datetime
+
+
 class _Lost(DatabaseUnavailable):
-    """The connection broke under a statement: it was done or not, or will be yet."""
+    """The connection broke under a statement: it was done or not, or will be yet by its ``session``."""
+
+    def __init__(self, session: Session | None) -> None:
+        super().__init__()
+        self.session = session
 
 
 class KeyTaken(Exception):
@@ -114,6 +129,7 @@ class Storage:
 
     def __init__(self, conninfo: str) -> None:
         self._complained_at = -1.0
+        self._sessions: WeakKeyDictionary[Connection, Session] = WeakKeyDictionary()
         self._pool = AsyncConnectionPool(
             conninfo,
             open=False,
@@ -123,7 +139,7 @@ class Storage:
             # The pool doubles its pause with each failed attempt; giving up early resets it, so that a
             # database that is back is found within seconds.
             reconnect_timeout=3.0,
-            configure=_configure,
+            configure=self._configure,
             kwargs={
                 "autocommit": True,
                 "prepare_threshold": 2,
@@ -295,29 +311,27 @@ class Storage:
                 [key.text for _, key in keyed],
                 [key.item_id for _, key in keyed],
             ]
-        with contextlib.suppress(_Lost):
+        try:
             async with self._connection() as connection:
                 return await _items(connection, statement, parameters)
-        # A batch is committed as a whole, so what is missing beside others was stale, not lost. And where
-        # nothing was committed, doing it now means that the lost statement, should it come yet, is stale.
-        async with self._second_try() as connection, connection.transaction():
-            codes = [hold.code for hold in wanted]
-            await connection.execute(statements.LOCK_ITEMS, {"ids": ids})
-            held = await _items(connection, statements.HELD, {"ids": ids, "codes": codes})
-            return held or await _items(connection, statement, parameters)
+        except _Lost as lost:
+            # A batch is committed as a whole: what is missing beside others was stale, not lost.
+            async with self._second_try(lost) as connection:
+                codes = [hold.code for hold in wanted]
+                held = await _items(connection, statements.HELD, {"ids": ids, "codes": codes})
+                return held or await _items(connection, statement, parameters)
 
     async def _settled(
         self, statement: str, parameters: dict[str, Any], *, done: str | None = None
     ) -> list[tuple[Any, ...]]:
         """The rows that a purchase or release changed; ``done`` finds those of one that was lost."""
-        with contextlib.suppress(_Lost):
+        try:
             async with self._connection() as connection:
                 return await (await connection.execute(statement, parameters)).fetchall()
-        # Doing these again does no harm.
-        async with self._second_try() as connection, connection.transaction():
-            await connection.execute(statements.LOCK_ITEMS, {"ids": parameters["ids"]})
-            rows = await (await connection.execute(done, parameters)).fetchall() if done else []
-            return rows + await (await connection.execute(statement, parameters)).fetchall()
+        except _Lost as lost:
+            async with self._second_try(lost) as connection:
+                rows = await (await connection.execute(done, parameters)).fetchall() if done else []
+                return rows + await (await connection.execute(statement, parameters)).fetchall()
 
     async def _item_rows(
         self, statement: str, parameters: dict[str, Any], *, bulk: bool = False
@@ -342,21 +356,30 @@ class Storage:
             return {user_id for (user_id,) in await cursor.fetchall()}
 
     @asynccontextmanager
-    async def _second_try(self) -> AsyncIterator[Connection]:
-        """A connection for what was lost. The server may still be at work on it: lock its rows first.
+    async def _second_try(self, lost: _Lost) -> AsyncIterator[Connection]:
+        """A connection for what was lost, once the server has ended the session that it was lost with.
 
-        Raises `OutcomeUnknown` where this one is lost too.
+        Only then nothing of it can come any more: neither a statement that the server is still at work
+        on, nor one that the network still has. Raises `OutcomeUnknown` where this one is lost too, or
+        where that session does not end in time.
         """
         try:
             async with self._connection() as connection:
+                while lost.session is not None:
+                    cursor = await connection.execute(statements.END_SESSION, lost.session)
+                    if await cursor.fetchone() is None:
+                        break
+                    await asyncio.sleep(END_INTERVAL)
                 yield connection
         except DatabaseUnavailable as failure:
             raise OutcomeUnknown from failure
 
     @asynccontextmanager
     async def _connection(self, *, bulk: bool = False) -> AsyncIterator[Connection]:
+        session = None
         try:
             async with self._pool.connection() as connection:
+                session = self._sessions.get(connection)
                 # Hanging up, not cancelling: a server that does not answer does not cancel either.
                 loop = asyncio.get_running_loop()
                 limit = BULK_TIMEOUT if bulk else STATEMENT_TIMEOUT
@@ -379,22 +402,23 @@ class Storage:
             if _is_lost(error):
                 # The others are most likely lost too: better new ones than one batch after the other.
                 await self._pool.drain()
-                raise _Lost from error
+                raise _Lost(session) from error
             if not isinstance(error, PoolTimeout | PoolClosed):
                 self._complain(error)
             raise DatabaseUnavailable from error
+
+    async def _configure(self, connection: Connection) -> None:
+        connection.adapters.register_dumper(list, ArrayDumper)
+        # Compiling a plan takes longer than any of our statements runs.
+        await connection.execute("SET timezone TO 'UTC'; SET jit TO off")
+        cursor = await connection.execute(statements.SESSION)
+        self._sessions[connection] = Session(*(await cursor.fetchone() or ()))
 
     def _complain(self, error: Exception) -> None:
         """Log that a statement was refused, which it never should be: once a second, not for each batch."""
         if time.monotonic() - self._complained_at >= 1:
             self._complained_at = time.monotonic()
             logger.error("a statement failed: %s", str(error).strip(), exc_info=error)
-
-
-async def _configure(connection: Connection) -> None:
-    connection.adapters.register_dumper(list, ArrayDumper)
-    # Compiling a plan takes longer than any of our statements runs.
-    await connection.execute("SET timezone TO 'UTC'; SET jit TO off")
 
 
 def hang_up(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> None:
