@@ -61,7 +61,7 @@ async def test_ten_thousand_idle_and_a_thousand_busy(service: Service, judged: J
 async def test_a_half_closed_client_is_answered(service: Service) -> None:
     """It has said all it has to say, and listens."""
     async with asyncio.timeout(BACK):
-        for user in range(10):
+        for user in range(10_000, 10_010):
             reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
             writer.write(CHECKOUT % user)
             writer.write_eof()

@@ -58,7 +58,7 @@ async def test_the_clocks_of_the_workers_are_wrong(
         while seen != {SKEW, -SKEW}:
             seen.add(await _skew(service))
     async with judged(f"clocks of the workers {SKEW} s ahead and behind", service) as run:
-        await run.load.more(20_000 if full else 500)
+        await run.load.more(10_000 if full else 500)
         await run.load.until(
             lambda: any(operation.reason == "checkout_expired" for operation in run.load.operations), 60
         )

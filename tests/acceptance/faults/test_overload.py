@@ -39,9 +39,7 @@ async def test_a_full_queue_refuses_at_once(
         service.environment["DATABASE_URL"] = proxy.url
         await asyncio.to_thread(service.start)
         before = resident(service.workers()[0])
-        async with judged(
-            f"{CLIENTS:,} at once, every answer of PostgreSQL 1 s late", service, plan=FEW
-        ) as run:
+        async with judged(f"overload: {CLIENTS:,} at once, PostgreSQL 1 s late", service, plan=FEW) as run:
             run.runs = 3 if full else 1
             for _ in range(run.runs):
                 crowd = [Shopper(run.load, number) for number in range(CLIENTS)]

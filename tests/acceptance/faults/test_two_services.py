@@ -13,12 +13,13 @@ async def test_they_are_exact_together(
     make_service: MakeService, judged: Judged, database: Database, full: bool
 ) -> None:
     url = database.create()
-    services = [make_service("--checkout-ttl", "1", "--user-limit", "4", items=10_000) for _ in range(2)]
+    options, items = ("--checkout-ttl", "1", "--user-limit", "4"), 100_000 if full else 10_000
+    services = [make_service(*options, items=items) for _ in range(2)]
     for service in services:
         service.environment["DATABASE_URL"] = url
     await asyncio.gather(*(asyncio.to_thread(service.start) for service in services))
     async with judged("two services on one database", *services) as run:
-        await run.load.more(20_000 if full else 800)
+        await run.load.more(10_000 if full else 800)
     assert run.failures == set()
 
     async with judged("two services, one of them killed and started again", *services) as run:

@@ -86,7 +86,7 @@ class Load:
                         task.result()
                 await asyncio.sleep(0.01)
 
-    async def more(self, acknowledged: int, timeout: float = 60) -> None:
+    async def more(self, acknowledged: int, timeout: float = 300) -> None:
         """Wait for so many holds and purchases more."""
         goal = self.acknowledged + acknowledged
         await self.until(lambda: self.acknowledged >= goal, timeout)
