@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ async def tamper_with_the_next(service: Service, sale: int) -> int:
     return int(rows[0][0])
 
 
-def proven_now(service: Service, sale: int) -> tuple[int, dict[str, object]]:
+def proven_now(service: Service, sale: int) -> tuple[int, dict[str, Any]]:
     """The exit code of `verifysale --json`, and what it prints."""
     result = service.manage("verifysale", str(sale), "--json")
     return result.returncode, json.loads(result.stdout)
@@ -53,8 +54,10 @@ async def test_every_sale_gets_its_certificate(make_service: MakeService) -> Non
         sale = (await client.get(f"/checkouts/{code}")).json["sale_id"]
         tampered = await tamper_with_the_next(service, sale)
         document = await certificate(client, sale)
-        code, again = proven_now(service, sale)
-        assert code == 0
+        exit_code, again = proven_now(service, sale)
+        assert exit_code == 0
+        for invariant in again["invariants"]:
+            del invariant["examples"]  # rows of the database are not for everybody
         assert document | {"issued_at": None} == again | {"issued_at": None}
         assert document["holds"] is True
         assert document["sold"] == 1
