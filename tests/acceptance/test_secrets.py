@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
+import pytest
 from psycopg import sql
 
 from flashsale_project.embedded_postgres import LOG_FILE
@@ -21,6 +22,12 @@ from tests.acceptance.conftest import START, MakeService, Service
 WRONG = "sesame-0123456789"
 SESSION = "Cookie: sessionid=0123456789abcdefghijklmnopqrstuv\r\n"
 """Makes the admin ask the database."""
+
+
+@pytest.fixture(scope="module")
+def lane() -> str:
+    """The usual one: no lane knows the password."""
+    return "express"
 
 
 @contextmanager

@@ -63,19 +63,26 @@ async def test_a_connection_is_cut(
 
 async def test_a_release_that_was_done_is_not_called_undone(service: Service, proxy: Proxy) -> None:
     """The answer to the release is lost, then that to the look at what became of it."""
-    proxy.end_all()
     async with Load([("127.0.0.1", service.port)], Plan(journeys={}, clients=0)) as load:
         client = Shopper(load, 0)
         try:
-            while (held := await client.ask(Call.CHECKOUT, user_id=next(load.users))).status != 200:
-                pass
-            proxy.cuts.append(Cut(Direction.ANSWER, statement=b"'released'"))
-            proxy.cuts.append(Cut(Direction.ANSWER, statement=b"FROM sales_checkout WHERE code"))
-            released = await client.ask(Call.RELEASE, code=held.code)
+            async with asyncio.timeout(BACK):
+                # A connection that an earlier fault broke may have to be replaced before both are met.
+                while not await _loses_a_release_and_its_receipt(client, proxy):
+                    proxy.cuts.clear()
         finally:
+            proxy.cuts.clear()
             client.close()
-    assert not proxy.cuts
+
+
+async def _loses_a_release_and_its_receipt(client: Shopper, proxy: Proxy) -> bool:
+    while (held := await client.ask(Call.CHECKOUT, user_id=next(client.load.users))).status != 200:
+        pass
+    proxy.cuts.append(Cut(Direction.ANSWER, statement=b"'released'"))
+    proxy.cuts.append(Cut(Direction.ANSWER, statement=b"FROM sales_checkout WHERE code"))
+    released = await client.ask(Call.RELEASE, code=held.code)
     assert released.outcome in ("204", "503 outcome_unknown")
+    return not proxy.cuts
 
 
 async def test_the_network_swallows_everything(
