@@ -27,8 +27,11 @@ STOP_TIMEOUT = 20
 RETIRE_TIMEOUT = 30
 """Seconds for a worker to retire before it is killed: idle connections first get the time to close."""
 
-LASTING = 60.0
-"""Seconds that a worker must have served for its end to be no sign of a worker that cannot live."""
+LASTING = 1.0
+"""Seconds that a worker must have served for its end to be no sign of a worker that cannot live.
+
+Whoever kills worker after worker must not wait longer for each: a sale at its peak needs them all.
+"""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds before the next start where workers end soon again and again: it doubles from start to start."""
