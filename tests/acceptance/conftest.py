@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -96,6 +96,11 @@ class Service:
         """The pids of its worker processes."""
         assert self.process is not None
         return processes.workers(self.process.pid)
+
+    def has_replaced(self, old: Collection[int], count: int = 2) -> bool:
+        """Whether so many workers run, and none of the old ones: one look, as processes come and go."""
+        now = self.workers()
+        return len(now) == count and not set(old) & set(now)
 
     def metrics_directories(self) -> list[Path]:
         """Where workers keep their figures, or kept them."""

@@ -21,7 +21,7 @@ CLIENTS = 13_000
 MEMORY = 300
 """MB that this may cost a worker at most."""
 
-FEW = Plan(journeys=SHOPPING, clients=5, pause=0.05, patience=60, idle=60)
+FEW = Plan(journeys=SHOPPING, clients=5, pause=0.05, patience=60)
 
 
 @pytest.fixture

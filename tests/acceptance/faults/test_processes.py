@@ -24,11 +24,11 @@ async def test_a_worker_is_killed_again_and_again(embedded: Service, judged: Jud
         run.runs = 10 if full else 3
         for number in range(run.runs):
             await run.load.more(50)
-            workers = embedded.workers()
+            victim = embedded.workers()[number % 2]
             killed_at = time.monotonic()
-            os.kill(workers[number % 2], signal.SIGKILL)
+            os.kill(victim, signal.SIGKILL)
             await run.load.more(10)  # the other serves on
-            await run.load.until(partial(_one_is_new, embedded, workers), BACK)
+            await run.load.until(partial(embedded.has_replaced, [victim]), BACK)
             await run.wait_until_back(killed_at)
     assert run.failures <= {"no answer: ConnectionResetError"}
 
@@ -89,18 +89,8 @@ async def test_its_workers_are_replaced_at_peak(embedded: Service, judged: Judge
         run.runs = 5 if full else 1
         for _ in range(run.runs):
             await run.load.more(100)
-            before = set(embedded.workers())
+            before = embedded.workers()
             embedded.signal(signal.SIGHUP)
-            await run.load.until(partial(_all_are_new, embedded, before), BACK)
+            await run.load.until(partial(embedded.has_replaced, before), BACK)
             await run.load.more(100)
     assert run.failures == set()
-
-
-def _one_is_new(service: Service, before: list[int]) -> bool:
-    now = service.workers()
-    return len(now) == len(before) and now != before
-
-
-def _all_are_new(service: Service, before: set[int]) -> bool:
-    now = service.workers()
-    return len(now) == len(before) and not before & set(now)

@@ -31,6 +31,7 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._waiting: asyncio.Future[Response] | None = None
         self.used_at = 0.0
+        self.is_new = True
         self.closed = False
 
     @classmethod
@@ -45,6 +46,7 @@ class Connection(asyncio.Protocol):
         """Send a request; the future fails with `ConnectionResetError` where the connection ends before."""
         loop = asyncio.get_running_loop()
         self.used_at = loop.time()
+        self.is_new = False
         self._waiting = loop.create_future()
         if self.closed or self._transport is None:
             self._end()

@@ -18,6 +18,13 @@ Journey = Callable[["Shopper"], Awaitable[None]]
 FIRST_USER = 1_000_000
 """Users from here on come once; those below share a few names and meet their limit."""
 
+IDLE = 2.0
+IDLE_NEW = 10.0
+"""Seconds that a connection waits for its next and for its first request; later it is not used any more.
+
+The service waits for 5 and for 15 seconds: a request that meets its hanging up would be lost.
+"""
+
 BODIES = {Call.PURCHASE: "purchased", Call.RELEASE: ""}
 
 
@@ -26,8 +33,7 @@ class Plan:
     """What a load is like.
 
     ``journeys``: what a client does next, with its weight. ``pause``: mean seconds between two requests of
-    a client. ``patience``: seconds until a client takes a request for lost. ``idle``: seconds after which a
-    connection is not used again; the service closes idle ones soon after that.
+    a client. ``patience``: seconds until a client takes a request for lost.
     """
 
     journeys: Mapping[Journey, float]
@@ -35,7 +41,6 @@ class Plan:
     seed: int = 0
     pause: float = 0.005
     patience: float = 20.0
-    idle: float = 2.0
 
 
 class Load:
@@ -170,7 +175,8 @@ class Shopper:
         kept = self._connections[slot]
         if kept is not None and not kept.closed:
             idle = asyncio.get_running_loop().time() - kept.used_at
-            if idle < self.load.plan.idle and self.random.random() > 0.05:
+            most = IDLE_NEW if kept.is_new else IDLE
+            if idle < most and self.random.random() > 0.05:
                 return kept
             kept.abort()
         self._connections[slot] = None
