@@ -1,0 +1,183 @@
+"""Which statement of the model a statement of `sales.storage` is."""
+
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from sales import statements
+from tests.simulation.database import Checkout, Item, Key, Transaction, Wish
+
+Rows = list[tuple[Any, ...]]
+Statement = Callable[[Transaction, Any], Coroutine[Any, Any, Rows]]
+
+HOLD = "INSERT INTO sales_allowance"
+"""It is only in the statement of holds."""
+
+
+class UnknownStatement(Exception):
+    """The storage has learned something that the model has not."""
+
+
+async def run_statement(transaction: Transaction, query: str, parameters: Any) -> Rows:
+    """Do in the model what this statement would do, and return its rows."""
+    return await _find(query)(transaction, parameters)
+
+
+def statement_name(query: str) -> str:
+    """What to call it."""
+    return _find(query).__name__.strip("_").replace("_", " ")
+
+
+def is_batch(query: str) -> bool:
+    """Whether it does what clients ask for."""
+    return query in (statements.PURCHASE, statements.RELEASE) or HOLD in query
+
+
+async def _clock(transaction: Transaction, parameters: None) -> Rows:
+    return [(transaction.database.clock(),)]
+
+
+async def _set(transaction: Transaction, parameters: None) -> Rows:
+    return []
+
+
+async def _read_only(transaction: Transaction, parameters: None) -> Rows:
+    return [(False,)]
+
+
+async def _uncertified(transaction: Transaction, parameters: None) -> Rows:
+    return []  # certificates are no part of the model
+
+
+async def _live(transaction: Transaction, parameters: None) -> Rows:
+    return list(await transaction.sales())
+
+
+async def _sale(transaction: Transaction, parameters: list[int]) -> Rows:
+    sale = transaction.database.sales.get(parameters[0])
+    return [sale] if sale else []
+
+
+async def _counts(transaction: Transaction, parameters: list[int]) -> Rows:
+    return [await transaction.counts(parameters[0])]
+
+
+async def _load(transaction: Transaction, parameters: dict[str, int]) -> Rows:
+    return _marked(*await transaction.load(parameters["sale"]))
+
+
+async def _changes(transaction: Transaction, parameters: dict[str, int]) -> Rows:
+    return _marked(*await transaction.changes(parameters["sale"], parameters["since"]))
+
+
+async def _receipt(transaction: Transaction, parameters: list[list[UUID]]) -> Rows:
+    return [_in_datetimes(row) for row in await transaction.receipts(parameters[0])]
+
+
+async def _over_limit(transaction: Transaction, parameters: tuple[list[int], int, int]) -> Rows:
+    users, sale_id, _ = parameters
+    return [(user,) for user in sorted(await transaction.over_limit(sale_id, users))]
+
+
+async def _hold(transaction: Transaction, parameters: list[Any]) -> Rows:
+    ids, versions, users, codes, _, ttl, _, sale_id, _, *named = parameters
+    assert isinstance(ttl, timedelta)
+    keys = {}
+    if named:
+        _, coded, texts, items = named
+        keys = {code: Key(text, item) for code, text, item in zip(coded, texts, items, strict=True)}
+    wishes = [Wish(*wish, keys.get(wish[-1])) for wish in zip(ids, versions, users, codes, strict=True)]
+    return [item.columns for item in await transaction.hold(sale_id, ttl.total_seconds(), wishes)]
+
+
+async def _keyed(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
+    keys = list(zip(parameters["users"], parameters["keys"], strict=True))
+    return await transaction.keyed(parameters["sale"], keys)
+
+
+async def _purchase(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
+    sold = await transaction.purchase(_pairs(parameters), parameters["batch"])
+    return [_with_code(item) for item in sold]
+
+
+async def _release(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
+    return [_freed(item) for item in await transaction.release(_pairs(parameters))]
+
+
+async def _sweep(transaction: Transaction, parameters: dict[str, int | None]) -> Rows:
+    return [_freed(item) for item in await transaction.sweep(parameters["sale"])]
+
+
+async def _try_lock(transaction: Transaction, parameters: list[int]) -> Rows:
+    return [(await transaction.try_lock(parameters[0]),)]
+
+
+async def _what_is_held(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
+    return [item.columns for item in await transaction.by_code(parameters["ids"], parameters["codes"])]
+
+
+async def _what_is_bought(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
+    return [_with_code(item) for item in await transaction.bought(**parameters)]
+
+
+_WHOLE: dict[str, Statement] = {
+    "SELECT extract(epoch FROM clock_timestamp())::float8": _clock,
+    "SET timezone TO 'UTC'; SET jit TO off": _set,
+    statements.READ_ONLY: _read_only,
+    statements.UNCERTIFIED: _uncertified,
+    statements.SALE + statements.LIVE: _live,
+    statements.SALE + " WHERE id = %s": _sale,
+    statements.LOAD: _load,
+    statements.CHANGES: _changes,
+    statements.RECEIPT: _receipt,
+    statements.KEYED: _keyed,
+    statements.PURCHASE: _purchase,
+    statements.RELEASE: _release,
+    statements.SWEEP: _sweep,
+    statements.HELD: _what_is_held,
+    statements.BOUGHT: _what_is_bought,
+    "SELECT pg_try_advisory_xact_lock(hashtext('flashsale sweep'), %s::integer)": _try_lock,
+}
+
+_PARTS: dict[str, Statement] = {
+    HOLD: _hold,
+    "HAVING count(*) + coalesce(allowance.taken, 0) > sale.user_limit": _over_limit,
+    "SELECT count(*) FILTER (WHERE state = 'sold'), count(*) FILTER (WHERE state = 'held' AND": _counts,
+}
+
+
+@lru_cache
+def _find(query: str) -> Statement:
+    if query in _WHOLE:
+        return _WHOLE[query]
+    words = " ".join(query.split())
+    for part, statement in _PARTS.items():
+        if part in words:
+            return statement
+    raise UnknownStatement(query)
+
+
+def _pairs(parameters: dict[str, Any]) -> list[tuple[int | None, UUID]]:
+    return list(zip(parameters["ids"], parameters["codes"], strict=True))
+
+
+def _marked(mark: int, items: list[Item]) -> Rows:
+    return [(mark, *item.columns) for item in items] or [(mark, None, None, None, None, None)]
+
+
+def _with_code(item: Item) -> tuple[Any, ...]:
+    return item.code, item.sale_id, *item.columns
+
+
+def _freed(before: Item) -> tuple[Any, ...]:
+    return before.code, before.sale_id, before.item_id, before.version + 1
+
+
+def _in_datetimes(row: Checkout) -> tuple[Any, ...]:
+    created, expires, purchased = (
+        None if moment is None else datetime.fromtimestamp(moment, UTC)
+        for moment in (row.created_at, row.expires_at, row.purchased_at)
+    )
+    return row.code, row.sale_id, row.item_id, row.user_id, created, expires, purchased, row.state
