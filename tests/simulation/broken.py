@@ -1,0 +1,188 @@
+"""Deliberate faults, each of which the simulation must find.
+
+Each is a patch of one condition or one step that something depends on.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any
+from unittest.mock import patch
+from uuid import UUID
+
+from batching.batch import Batch
+from sales.exceptions import DatabaseUnavailable, ItemSold, Refusal
+from sales.inventory import HELD, Inventory, ItemRow, Key
+from sales.runtime import Runtime, Settlement, SettlementBatch
+from sales.services import _Call
+from sales.storage import Storage, _Lost
+from tests.simulation.database import Database, Item, Transaction
+from tests.simulation.network import Server, Weather
+from tests.simulation.scenario import BAD, ONE_LOSS, SLOW_END
+
+Fault = Callable[[], AbstractContextManager[object]]
+
+
+def _true(*arguments: object) -> bool:
+    return True
+
+
+def _false(*arguments: object) -> bool:
+    return False
+
+
+async def _nothing(*arguments: object) -> None:
+    pass
+
+
+async def _nothing_granted(runtime: Runtime, user_id: int, key: Key) -> None:
+    return None
+
+
+async def _take_any(transaction: Transaction, sale_id: int, user_id: int, count: int) -> None:
+    await transaction._lock(("allowance", sale_id, user_id))
+    transaction.written.allowances[sale_id, user_id] = transaction._allowance(sale_id, user_id) + count
+
+
+def _held(transaction: Transaction, item: Item) -> bool:
+    return item.state == "held"
+
+
+def _newest(database: Database) -> int:
+    return database._xid + 1
+
+
+_learn = Inventory.learn
+
+
+def _learn_all_but_one(inventory: Inventory, rows: Iterable[ItemRow]) -> None:
+    _learn(inventory, list(rows)[:-1])
+
+
+def _learn_older(inventory: Inventory, rows: Iterable[ItemRow]) -> None:
+    rows = list(rows)
+    for row in rows:
+        inventory._versions[row.item_id] = -1
+    _learn(inventory, rows)
+
+
+_refusal = Inventory.refusal
+
+
+def _sold_for_held(
+    inventory: Inventory, user_id: int, item_id: int | None, now: float
+) -> Refusal | type[Refusal] | None:
+    refusal = _refusal(inventory, user_id, item_id, now)
+    held = item_id is not None and item_id < inventory.sale.items and inventory._states[item_id] == HELD
+    return ItemSold if held else refusal
+
+
+_run = Batch.run
+_settle = Batch.settle
+
+
+def _run_and_settle(batch: Batch, resource: Any) -> None:
+    _run(batch, resource)
+    _settle(batch, {})
+
+
+def _settle_all_but_one(batch: Batch, failures: Mapping[Any, BaseException]) -> None:
+    if len(batch.results) > 1:
+        batch.results.pop()
+    _settle(batch, failures)
+
+
+def _fail_all(batch: Batch, failures: Mapping[Any, BaseException]) -> None:
+    if failures:
+        failure = next(iter(failures.values()))
+        failures = {result: failure for result, _ in batch.results}
+    _settle(batch, failures)
+
+
+_settled = _Call._settled
+
+
+def _settled_twice(call: Any, future: Any) -> None:
+    _settled(call, future)
+    _settled(call, future)
+
+
+async def _no_failures(
+    runtime: Runtime, batch: SettlementBatch, done: Collection[UUID]
+) -> dict[Settlement, Refusal]:
+    return {}
+
+
+async def _ask_only(
+    storage: Storage, statement: str, parameters: dict[str, Any], *, done: str | None = None
+) -> list[tuple[Any, ...]]:
+    try:
+        async with storage._connection() as connection:
+            return await (await connection.execute(statement, parameters)).fetchall()
+    except _Lost as lost:
+        async with storage._second_try(lost) as connection:
+            rows = await (await connection.execute(done, parameters)).fetchall() if done else []
+    if not rows:
+        raise DatabaseUnavailable
+    return rows
+
+
+async def _nothing_held(transaction: Transaction, ids: object, codes: object) -> list[Item]:
+    return []
+
+
+_end_session = Server.end_session
+
+
+def _told_only(server: Server, pid: int, began_at: datetime) -> bool:
+    _end_session(server, pid, began_at)
+    return False
+
+
+FAULTS: dict[str, Fault] = {
+    "the database overwrites what was changed": lambda: patch.multiple(
+        Transaction, is_as_seen=_true, may_be_held=_true
+    ),
+    "the database sells what is not held any more": lambda: patch.object(Transaction, "is_still_held", _true),
+    "the database sells by any code": lambda: patch.multiple(Transaction, has_code=_true, has_checkout=_true),
+    "the database frees what is still held": lambda: patch.object(Transaction, "is_over", _held),
+    "the database knows no limit": lambda: patch.object(Transaction, "take", _take_any),
+    "the database gives no allowance back": lambda: patch.object(Transaction, "give_back", _nothing),
+    "the database lets a key be used twice": lambda: patch.object(Transaction, "use_key", _nothing),
+    "keys are not looked for": lambda: patch("sales.services._granted_before", _nothing_granted),
+    "the watermark passes those who are still at work": lambda: patch.object(Database, "oldest", _newest),
+    "memory forgets a row": lambda: patch.object(Inventory, "learn", _learn_all_but_one),
+    "memory believes older rows": lambda: patch.object(Inventory, "learn", _learn_older),
+    "memory ends holds too early": lambda: patch("sales.inventory.EXPIRY_MARGIN", -2.0),
+    "memory takes held for sold": lambda: patch.object(Inventory, "refusal", _sold_for_held),
+    "answers come before the commit": lambda: patch.object(Batch, "run", _run_and_settle),
+    "the last of a batch is forgotten": lambda: patch.object(Batch, "settle", _settle_all_but_one),
+    "one failure fails the batch": lambda: patch.object(Batch, "settle", _fail_all),
+    "answers are given twice": lambda: patch.object(_Call, "_settled", _settled_twice),
+    "one code is sold to all who ask": lambda: patch.object(Runtime, "_failures", _no_failures),
+    "nobody looks what others do": lambda: patch.object(Runtime, "_refresh", _nothing),
+    "nobody sweeps": lambda: patch.object(Runtime, "_sweep", _nothing),
+    "nobody sweeps what is wanted": lambda: patch.object(Inventory, "needs_sweep", _false),
+    "stale memory is an answer": lambda: patch("sales.services.MAX_STALE", 1),
+}
+"""What is wrong, and how to make it so."""
+
+FAULTS_AFTER_LOSSES: dict[str, tuple[list[Weather], Fault]] = {
+    "what was lost counts as not done": (BAD, lambda: patch("sales.storage._is_lost", _false)),
+    "what was lost is not looked for": (BAD, lambda: patch.object(Transaction, "by_code", _nothing_held)),
+    "what was lost is looked for before it has ended": (
+        [SLOW_END],
+        lambda: patch.object(Server, "end_session", _told_only),
+    ),
+    "what was lost is not done again": ([ONE_LOSS], lambda: patch.object(Storage, "_settled", _ask_only)),
+    "what others bought counts as bought": (BAD, lambda: patch.object(Transaction, "is_of_batch", _true)),
+    "what is lost twice counts as not done": (
+        BAD,
+        lambda: patch("sales.storage.OutcomeUnknown", DatabaseUnavailable),
+    ),
+    "what is cut off counts as not done": (
+        BAD,
+        lambda: patch("sales.services.OutcomeUnknown", DatabaseUnavailable),
+    ),
+}
+"""The same for what is done where a connection was lost, and the weathers in which it is met."""

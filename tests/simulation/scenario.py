@@ -1,0 +1,100 @@
+"""How large and how wild a simulation is; all of it is drawn from the seed."""
+
+from dataclasses import dataclass
+from random import Random
+from typing import Self
+
+from tests.simulation.network import Weather
+
+CALM = Weather(latency=0.0005)
+FAIR = Weather(latency=0.002)
+ONE_LOSS = Weather(latency=0.002, batch_lost=0.3, slow_end=0)
+SLOW_END = Weather(latency=0.005, overtaken=0.15, slow_end=1)
+BAD = [
+    Weather(latency=0.05),
+    Weather(latency=0.002, request_lost=0.05, answer_lost=0.05),
+    Weather(latency=0.01, answer_lost=0.2),
+    Weather(latency=0.002, refused=0.1),
+    Weather(latency=0.02, late_request=0.05, late_answer=0.1),
+    Weather(latency=0.005, overtaken=0.2),
+    Weather(latency=0.01, answer_lost=0.05, overtaken=0.2),
+    SLOW_END,
+    Weather(
+        latency=0.01,
+        request_lost=0.03,
+        answer_lost=0.05,
+        refused=0.03,
+        late_request=0.01,
+        late_answer=0.01,
+        overtaken=0.02,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """One of them. Times are in seconds."""
+
+    workers: int
+    sales: int
+    """They follow each other, and the last one goes on."""
+    items: int
+    users: int
+    user_limit: int
+    checkout_ttl: int
+    actions: int
+    """How many things happen before everything is left in peace."""
+    burst: float
+    """The chance that one comes at the same time as the one before."""
+    rest: float
+    """How long it takes until it comes, on average, where it does not."""
+    ends: float
+    """When the first sale ends, if there are more."""
+    trouble: float
+    """The chance that it is nothing that a client does: a crash, an outage and so on."""
+    weather: Weather
+    orderly: bool
+    """See `SimulatedLoop`."""
+    max_batch: int
+    max_pending: int
+    save_timeout: float
+
+    @classmethod
+    def draw(cls, random: Random) -> Self:
+        """Draw one. In half of them nothing fails, so that they allow no excuses.
+
+        In some of the others, batches are lost, but one at a time: nobody should notice.
+        """
+        actions = random.randint(15, 50)
+        rest = random.choice([0.01, 0.1, 0.2])
+        fair = random.random() < 0.5
+        weather = FAIR if fair else random.choice([FAIR, ONE_LOSS, *BAD])
+        kind = fair or weather == ONE_LOSS
+        return cls(
+            workers=random.randint(1, 4),
+            sales=random.choice([1, 1, 2, 3]),
+            items=random.randint(3, 8),
+            users=random.randint(2, 4),
+            user_limit=random.randint(1, 3),
+            checkout_ttl=random.randint(1, 3),
+            actions=actions,
+            burst=random.choice([0.2, 0.5, 0.8]),
+            rest=rest,
+            ends=random.uniform(0, actions * rest),
+            trouble=0.0 if kind else random.choice([0.0, 0.05, 0.15]),
+            weather=weather,
+            orderly=random.random() < 0.7,
+            max_batch=random.choice([1, 2, 3, 1000]),
+            max_pending=random.choice([2, 10_000, 10_000]),
+            save_timeout=15.0 if kind else random.choice([15.0, 15.0, 0.5]),
+        )
+
+    @property
+    def fair(self) -> bool:
+        """Whether nothing ever fails."""
+        return self.weather == FAIR and not self.trouble
+
+    @property
+    def kind(self) -> bool:
+        """Whether nothing fails that the service cannot make up for, so that nobody needs to be let down."""
+        return self.fair or self.weather == ONE_LOSS
