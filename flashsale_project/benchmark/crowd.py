@@ -6,6 +6,7 @@ intended times. Every code that is received is bought next.
 """
 
 import asyncio
+import contextlib
 import random
 from collections import Counter, deque
 from time import perf_counter
@@ -42,6 +43,13 @@ class Connection(asyncio.Protocol):
         self.code = b""
         self.since = 0.0
         self.answers = 0
+        self._greeting: asyncio.Future[None] | None = None
+
+    async def greet(self) -> None:
+        """Wait until the server answers, or closes: the system connects before the server knows of it."""
+        self._greeting = asyncio.get_running_loop().create_future()
+        self.transport.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await self._greeting
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the transport."""
@@ -55,12 +63,13 @@ class Connection(asyncio.Protocol):
             self._crowd.errors[str(error)] += 1
             self.transport.abort()
             return
-        if answer is not None:
+        if answer is not None and not self._is_greeted():
             self.answers += 1
             self._crowd.answered(self, *answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport."""
+        self._is_greeted()
         self._crowd.lost(self)
 
     def ask(self, kind: str, request: bytes, since: float) -> None:
@@ -68,6 +77,13 @@ class Connection(asyncio.Protocol):
         self.asked = kind
         self.since = since
         self.transport.write(request)
+
+    def _is_greeted(self) -> bool:
+        """Whether it was the end of a greeting, and not of a request."""
+        greeting, self._greeting = self._greeting, None
+        if greeting is not None and not greeting.done():
+            greeting.set_result(None)
+        return greeting is not None
 
 
 class Crowd:
@@ -93,7 +109,7 @@ class Crowd:
     # --- life
 
     async def connect(self, port: int, count: int) -> None:
-        """Open the connections; those that fail are counted."""
+        """Open the connections, and wait until the server has taken them; those that fail are counted."""
         loop = asyncio.get_running_loop()
         gate = asyncio.Semaphore(CONNECTING)
 
@@ -111,6 +127,10 @@ class Crowd:
                     self.open += 1
 
         await asyncio.gather(*(connect() for _ in range(count)))
+        # They are taken in order, and the first would be idle for too long if each was greeted.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await asyncio.gather(*(last.greet() for last in self.connections[-CONNECTING:]))
 
     async def run(self, deadline: float) -> bool:
         """Run the load; false where it was not done after ``deadline`` seconds."""
