@@ -89,6 +89,8 @@ class ExpressProtocol(Protocol):
     # The same for all connections, until uvicorn sets the default headers anew (every second).
     _defaults: Any = None
     _defaults_bytes = b""
+    _granted = b""  # up to the code
+    _purchased = b""
     _closing = False
     _ready: dict[type[Refusal], bytes] = {}
     # A client sends the same headers with each of its requests: what the parser made of them once, as bytes
@@ -114,11 +116,12 @@ class ExpressProtocol(Protocol):
         if (
             len(data) <= SLICE
             and data[end:] in self._plain_heads
-            and not (self._is_receiving or self._rest or self.flow.read_paused or self._has_ended())
+            and not (self._is_receiving or self._rest or self.flow.read_paused or self._last_words)
             and (match := REQUEST_LINE.fullmatch(data, 0, end)) is not None
             and not self._is_closing()
         ):
-            self._unset_keepalive_if_required()
+            if self.timeout_keep_alive_task is not None:
+                self._unset_keepalive_if_required()
             self._age = 0
             self._request(match)
         else:
@@ -281,12 +284,14 @@ class ExpressProtocol(Protocol):
         """What was asked for is committed, or has failed."""
         pending, self._pending = self._pending, None
         assert pending is not None
+        if self.server_state.default_headers is not ExpressProtocol._defaults:
+            self._set_defaults()
         if isinstance(result, BaseException):
             answer = self._refusal_bytes(result)
         elif pending.match[3] is not None:
-            answer = self._bytes(_PURCHASED)
+            answer = self._purchased
         else:
-            answer = self._bytes(HttpResponse(str(result), content_type="text/plain"))
+            answer = self._granted + str(result).encode()
         self._finish(pending, answer)
 
     def _finish(self, pending: Pending, answer: bytes) -> None:
@@ -301,24 +306,27 @@ class ExpressProtocol(Protocol):
         self.transport.write(answer)
         if not pending.keep_alive:
             self.transport.close()
-        self.on_response_complete()
+        if self.pipeline or self.flow.read_paused or self._last_words or self._has_said_all:
+            self.on_response_complete()
+        else:  # nothing to go on with: `on_second` needs no timer to hang up on the idle
+            self.server_state.total_requests += 1
+            self._has_answered = True
+            self._age = 0
 
     def _refusal_bytes(self, no: Refused | BaseException) -> bytes:
         if self.server_state.default_headers is not ExpressProtocol._defaults:
             self._set_defaults()
+        if isinstance(no, type):
+            if (answer := self._ready.get(no)) is None:
+                answer = self._ready[no] = self._bytes(refused(no()))
+            return answer
         if isinstance(no, Refusal):
             return self._bytes(refused(no))
-        if not isinstance(no, type):
-            logger.error("a request failed", exc_info=no)
-            return self._bytes(internal_error())
-        if (answer := self._ready.get(no)) is None:
-            answer = self._ready[no] = self._bytes(refused(no()))
-        return answer
+        logger.error("a request failed", exc_info=no)
+        return self._bytes(internal_error())
 
     def _bytes(self, response: HttpResponse) -> bytes:
         """A response as uvicorn would send it."""
-        if self.server_state.default_headers is not ExpressProtocol._defaults:
-            self._set_defaults()
         response["Content-Length"] = str(len(response.content))
         headers = b"".join(
             name.lower().encode() + b": " + value.encode("latin-1") + b"\r\n"
@@ -337,6 +345,11 @@ class ExpressProtocol(Protocol):
         ExpressProtocol._defaults_bytes = b"".join(name + b": " + value + b"\r\n" for name, value in defaults)
         ExpressProtocol._closing = any(name == b"connection" for name, _ in defaults)
         ExpressProtocol._ready.clear()
+        ExpressProtocol._purchased = self._bytes(HttpResponse("purchased", content_type="text/plain"))
+        any_code = str(UUID(int=0))
+        ExpressProtocol._granted = self._bytes(
+            HttpResponse(any_code, content_type="text/plain")
+        ).removesuffix(any_code.encode())
 
 
 class _NobodyWaits:
@@ -347,4 +360,3 @@ class _NobodyWaits:
 
 
 _NOBODY_WAITS = _NobodyWaits()
-_PURCHASED = HttpResponse("purchased", content_type="text/plain")
