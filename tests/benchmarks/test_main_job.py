@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sales.inventory import HoldBatch, Inventory
+from sales.inventory import HELD, HoldBatch, Inventory, ItemRow, SaleFacts
 from sales.models import Sale
 from sales.runtime import Runtime
 from tests.acceptance.conftest import MakeService, lane, make_service
@@ -98,6 +98,28 @@ async def test_a_refusal_in_memory(
     inventory.learn((await worker.storage.hold(inventory.sale, [hold])).rows)
     inventory.learn([row for _, row in (await worker.storage.purchase([hold.code])).rows])
     report("a refusal decided in memory", f"{min(refusals(inventory)) * 1e6:.2f} µs")
+
+
+def holds(sale: SaleFacts) -> Iterator[tuple[float, float]]:
+    """Seconds to decide one hold and to learn it, over all items of a sale, five times."""
+    for _ in range(5):
+        inventory = Inventory(sale, [])
+        began = time.perf_counter()
+        for start in range(0, sale.items, 100):
+            batch = HoldBatch(inventory, sale.starts_at)
+            for item in range(start, start + 100):
+                batch.hold(item, item)
+        decided = time.perf_counter()
+        rows = [ItemRow(item, 1, HELD, item, sale.ends_at) for item in range(sale.items)]
+        learning = time.perf_counter()
+        inventory.learn(rows)
+        yield (decided - began) / sale.items, (time.perf_counter() - learning) / sale.items
+
+
+async def test_a_hold_in_memory(big_sale: Sale, open_worker: Any, report: Callable[[str, str], None]) -> None:
+    worker: Runtime = await open_worker()
+    decided, learnt = (min(times) * 1e6 for times in zip(*holds(worker.current().sale), strict=True))
+    report("a hold decided in memory / learnt", f"{decided:.2f} µs / {learnt:.2f} µs")
 
 
 def test_start_and_memory(make_service: MakeService, report: Callable[[str, str], None]) -> None:
