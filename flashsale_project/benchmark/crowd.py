@@ -29,6 +29,9 @@ TICK = 0.001
 
 USERS = 2**40
 
+GREETING = b"POST /checkout HTTP/1.1\r\nHost: localhost\r\n\r\n"
+"""A checkout of nobody: it is refused, by the service as by what it is compared with."""
+
 CHECKOUT, PURCHASE = "checkout", "purchase"
 
 
@@ -48,7 +51,7 @@ class Connection(asyncio.Protocol):
     async def greet(self) -> None:
         """Wait until the server answers, or closes: the system connects before the server knows of it."""
         self._greeting = asyncio.get_running_loop().create_future()
-        self.transport.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.transport.write(GREETING)
         await self._greeting
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -151,7 +154,8 @@ class Crowd:
     def start(self) -> None:
         """Send the first requests."""
         for connection in self.connections:
-            self.next(connection)
+            if not connection.transport.is_closing():
+                self.next(connection)
 
     def stop(self) -> None:
         """Ask nothing more; the load is done when all that was asked is answered."""

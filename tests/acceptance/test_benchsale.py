@@ -22,7 +22,7 @@ import pytest
 from django.db import connection
 
 from flashsale_project.benchmark.books import read_books
-from flashsale_project.benchmark.crowd import Crowd, EachItemOnce, OpenLoop, RandomItems
+from flashsale_project.benchmark.crowd import GREETING, Crowd, EachItemOnce, OpenLoop, RandomItems
 from flashsale_project.benchmark.references import Reference
 from flashsale_project.benchmark.verdict import problems_of_sell_out
 from flashsale_project.benchmark.wrk import is_installed, run_wrk
@@ -240,6 +240,9 @@ async def stub(answer: Answer) -> AsyncIterator[int]:
         serving.add(task)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while request := await reader.readuntil(b"\r\n\r\n"):
+                if request == GREETING:
+                    writer.write(response(400))
+                    continue
                 if (data := await answer(next(numbers), request)) is None:
                     break
                 writer.write(data)
@@ -318,6 +321,23 @@ async def test_failures_and_closed_connections_are_counted() -> None:
     assert [error[:23] for error in crowd.errors] == ["More than one answer to"]
     assert crowd.resets == 2
     assert crowd.unanswered == 0
+
+
+async def test_a_connection_that_is_closed_before_the_start_is_asked_nothing() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(response(400))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        crowd = RandomItems(items=10, seconds=DEADLINE)
+        await crowd.connect(server.sockets[0].getsockname()[1], 2)
+        async with asyncio.timeout(DEADLINE):
+            while crowd.open:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        assert await crowd.run(DEADLINE)
+    assert [connection.answers for connection in crowd.connections] == [0, 0]
+    assert (crowd.resets, crowd.unanswered) == (0, 0)
 
 
 async def test_connections_that_are_refused_are_counted() -> None:
