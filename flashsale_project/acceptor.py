@@ -6,8 +6,11 @@ requests: of a thousand who connect at once, the last would wait for seconds.
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import socket
+import struct
+import sys
 from collections.abc import Callable, Iterator
 
 logger = logging.getLogger(__name__)
@@ -17,6 +20,9 @@ AT_ONCE = 1000
 
 PAUSE = 1.0
 """Seconds without new connections when the system has no room for one."""
+
+SO_ATTACH_FILTER = 26
+"""Of <asm-generic/socket.h>; Python does not name it."""
 
 
 class Acceptor:
@@ -36,7 +42,10 @@ class Acceptor:
         self._loop.remove_reader(self._listener)
         if self._resuming is not None:
             self._resuming.cancel()
-        last = list(self._waiting()) if let_in else []
+        last: list[socket.socket] = []
+        if let_in:
+            drop_all(self._listener)
+            last += self._waiting()
         self._listener.close()
         self._connect(last)
 
@@ -70,3 +79,17 @@ class Acceptor:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a connection failed: %s", error)
+
+
+def drop_all(listener: socket.socket) -> None:
+    """Have the kernel drop what comes for a listening socket; who is connected already waits on.
+
+    Else it would connect somebody between the last accept and the close, and reset them. Who is dropped
+    knocks again a second later, and is refused or served by another. Linux only.
+    """
+    if sys.platform != "linux":
+        return
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # BPF: return 0 bytes
+    program = struct.pack("HP", 1, ctypes.addressof(instruction))
+    with contextlib.suppress(OSError):  # where a sandbox forbids it
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)

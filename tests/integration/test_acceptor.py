@@ -2,12 +2,13 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from flashsale_project import acceptor
-from flashsale_project.acceptor import Acceptor
+from flashsale_project.acceptor import Acceptor, drop_all
 from tests.conftest import DEADLINE, eventually
 
 
@@ -100,3 +101,27 @@ async def test_without_room_for_a_connection_it_tries_again_later(
     assert await greeting(client) == b"hello"
     server.close(let_in=False)
     client.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can do that")
+def test_nobody_is_connected_to_a_socket_that_drops_all_and_who_was_is_served() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.socket() as early,
+        socket.socket() as late,
+    ):
+        listener.setblocking(False)
+        for client in (early, late):
+            client.setblocking(False)
+        early.connect_ex(listener.getsockname())  # on the loopback, whoever can be connected is so at once
+        drop_all(listener)
+        late.connect_ex(listener.getsockname())
+        accepted, address = listener.accept()
+        with accepted:
+            assert address == early.getsockname()
+            early.send(b"still there")
+            assert accepted.recv(100) == b"still there"
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        with pytest.raises(OSError, match="not connected"):
+            late.getpeername()
