@@ -119,6 +119,8 @@ async def worker(
     monkeypatch.setattr("sales.storage.CONNECT_TIMEOUT", 1.0)
     conninfo = psycopg.conninfo.make_conninfo(connection_info(), host="127.0.0.1", port=proxy.port)
     async with Runtime(conninfo, options) as runtime:
+        # Its first look for certificates goes on beside us, and would take a cut that is meant for others.
+        await eventually(lambda: runtime._certifier._task is None)
         yield runtime
 
 
