@@ -216,15 +216,17 @@ def issue(sale: Sale) -> SaleCertificate | None:
         return None
     if not certificate.holds:
         _raise_alarm(certificate)  # before it is written: rather twice than never
-    written, _ = SaleCertificate.objects.get_or_create(
-        sale=sale,
-        defaults={
-            "issued_at": certificate.issued_at,
-            "version": certificate.version,
-            "holds": certificate.holds,
-            "document": certificate.document,
-        },
-    )
+    with transaction.atomic():
+        written, _ = SaleCertificate.objects.get_or_create(
+            sale=sale,
+            defaults={
+                "issued_at": certificate.issued_at,
+                "version": certificate.version,
+                "holds": certificate.holds,
+                "document": certificate.document,
+            },
+        )
+        Sale.objects.filter(pk=sale.pk).update(closed=True)
     return written
 
 
@@ -239,7 +241,7 @@ def issue_all(sale_ids: Collection[int], go_on: Callable[[], bool]) -> None:
         cursor.execute("SELECT pg_try_advisory_lock(hashtext('flashsale certificate'))")
         if not cursor.fetchone()[0]:
             return
-    for sale in Sale.objects.filter(pk__in=sale_ids, certificate=None):
+    for sale in Sale.objects.filter(pk__in=sale_ids, closed=False):
         if not go_on():
             return
         issue(sale)

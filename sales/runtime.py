@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -16,6 +16,7 @@ from django.db import DatabaseError, connection
 from batching import Batcher, BatchError, KeyedProcessor
 from batching.processor import Load, Save
 from sales import metrics
+from sales.admission import Admission
 from sales.certifier import Certifier
 from sales.codes import place_of
 from sales.conf import SaleOptions
@@ -25,15 +26,17 @@ from sales.exceptions import (
     DatabaseUnavailable,
     NoSale,
     OutcomeUnknown,
+    Overloaded,
     Refusal,
     UnknownCode,
 )
-from sales.inventory import Hold, HoldBatch, Inventory, SaleFacts, Stale
+from sales.inventory import Hold, HoldBatch, Inventory, ItemRow, SaleFacts, Stale
 from sales.rotation import rotate
-from sales.storage import Changed, Keyed, Receipt, Storage
+from sales.storage import Changed, Counts, Keyed, Receipt, Storage
 
 logger = logging.getLogger(__name__)
 
+J = TypeVar("J")
 R = TypeVar("R")
 
 TICK = 0.5
@@ -52,7 +55,7 @@ SAVE_TIMEOUT = 15.0
 """Seconds after which the saving of a batch is cancelled, should all time limits of the storage fail."""
 
 MAX_PENDING = 10_000
-"""Operations that may wait for a batch of one sale and kind before more are refused."""
+"""Calls of one kind that may wait in a worker before more are refused."""
 
 MAX_BATCH = 1_000
 """Operations saved in one statement."""
@@ -100,6 +103,7 @@ class Runtime:
         self.clock = DatabaseClock()
         self.inventories: dict[int, Inventory] = {}
         self._selling: Inventory | None = None
+        self.admission = Admission(MAX_PENDING)
         self.draining = False
         self.database_answers = False
         self._marks: dict[int, int] = {}
@@ -112,10 +116,10 @@ class Runtime:
         self.releases = _processor(self._load_settlements, self._save_releases)
         self._looks = _processor(self._look)
         # Whoever only reads shares one connection: the others are for the sale.
-        self._receipts = Batcher(self._load_receipts, max_size=MAX_BATCH, max_wait=0, max_concurrent=1)
-        self._keys = Batcher(self._load_keyed, max_size=MAX_BATCH, max_wait=0, max_concurrent=1)
-        self._ended = KeyedProcessor(self.storage.sale, min_duration=0, lanes=1)
-        self._certificates = KeyedProcessor(self.storage.certificate, min_duration=0, lanes=1)
+        self._receipts = _reader(self._load_receipts)
+        self._keys = _reader(self._load_keyed)
+        self._sales = _reader(self._load_counts)
+        self._certificates = _reader(self._load_certificates)
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self.storage)
@@ -124,15 +128,13 @@ class Runtime:
         if self.database_answers:
             with contextlib.suppress(DatabaseUnavailable):
                 # What a service that is gone has left behind, in sales that nobody watches any more.
-                self._learn(await self.storage.sweep())
+                self._learn(await self.storage.sweep_all())
         housekeeping = asyncio.create_task(self._housekeeping(), name="housekeeping")
         self._stack.push_async_callback(_cancelled, housekeeping)
-        for processor in (self.checkouts, self.purchases, self.releases):
+        for processor in (self.checkouts, self.purchases, self.releases, self._looks):
             await self._stack.enter_async_context(processor)
-        for reader in (self._looks, self._ended, self._certificates):
+        for reader in (self._receipts, self._keys, self._sales, self._certificates):
             await self._stack.enter_async_context(reader)
-        for batcher in (self._receipts, self._keys):
-            await self._stack.enter_async_context(batcher)
         return self
 
     async def __aexit__(
@@ -180,28 +182,35 @@ class Runtime:
     async def look(self, inventory: Inventory) -> None:
         """Learn what any worker committed before this call, unless the database does not answer in time.
 
-        All who ask at the same time share one look, and looks keep `LOOK_INTERVAL` between them.
+        All who ask at the same time share one look, and looks keep `LOOK_INTERVAL` between them. Where too
+        many ask, the others do without.
         """
         if self.database_answers:
-            with contextlib.suppress(BatchError, TimeoutError):
+            with contextlib.suppress(BatchError, TimeoutError, Overloaded), self.admission.entered("look"):
                 async with asyncio.timeout(LOOK_TIMEOUT):
                     await self._looks.run(inventory.sale.id, _nothing_to_do)
 
+    # Each of these raises `BatchError`, or `Overloaded`. Who leaves is not read for any more.
+
     async def receipt(self, code: UUID) -> Receipt | None:
-        """What became of a checkout, from the database. Raises `BatchError`."""
-        return await self._receipts.run(code)
+        """What became of a checkout, from the database."""
+        with self.admission.entered("read"):
+            return await self._receipts.run(code)
 
     async def keyed(self, sale_id: int, user_id: int, key: str) -> Keyed | None:
-        """What this user was granted with this key before, from the database. Raises `BatchError`."""
-        return await self._keys.run((sale_id, user_id, key))
+        """What this user was granted with this key before, from the database."""
+        with self.admission.entered("read"):
+            return await self._keys.run((sale_id, user_id, key))
 
-    async def ended(self, sale_id: int) -> tuple[SaleFacts, int, int] | None:
-        """Any sale with its sold and held items, from the database. Raises `BatchError`."""
-        return await self._ended.run(sale_id, _itself)
+    async def counts(self, sale_id: int) -> Counts | None:
+        """Any sale and its counts, from the database."""
+        with self.admission.entered("read"):
+            return await self._sales.run(sale_id)
 
     async def certificate(self, sale_id: int) -> tuple[float, str | None] | None:
-        """When a sale is over and its certificate, from the database. Raises `BatchError`."""
-        return await self._certificates.run(sale_id, _itself)
+        """When a sale is over and its certificate, from the database."""
+        with self.admission.entered("read"):
+            return await self._certificates.run(sale_id)
 
     def next_starts_at(self) -> float | None:
         """When the next sale starts, in seconds since the epoch; ``None`` where that is not known."""
@@ -233,7 +242,7 @@ class Runtime:
         inventory = batch.inventory
         with metrics.BATCH_SECONDS.labels("checkout").time():
             if batch.needs_sweep:
-                self._learn(await self.storage.sweep(sale_id))
+                self._learn((await self.storage.sweep(sale_id)).rows)
             try:
                 granted = await self.storage.hold(inventory.sale, batch.holds.values())
             except OutcomeUnknown:
@@ -255,8 +264,16 @@ class Runtime:
             await self._refresh(inventory)
 
     async def _load_receipts(self, codes: list[UUID]) -> list[Receipt | None]:
-        receipts = await self.storage.receipts(codes)
+        receipts = await self.storage.receipts(set(codes))
         return [receipts.get(code) for code in codes]
+
+    async def _load_counts(self, sale_ids: list[int]) -> list[Counts | None]:
+        counts = await self.storage.counts(set(sale_ids))
+        return [counts.get(sale_id) for sale_id in sale_ids]
+
+    async def _load_certificates(self, sale_ids: list[int]) -> list[tuple[float, str | None] | None]:
+        certificates = await self.storage.certificates(set(sale_ids))
+        return [certificates.get(sale_id) for sale_id in sale_ids]
 
     async def _load_keyed(self, jobs: list[tuple[int, int, str]]) -> list[Keyed | None]:
         found: dict[tuple[int, int, str], Keyed] = {}
@@ -289,7 +306,7 @@ class Runtime:
             except OutcomeUnknown:
                 return {wish: OutcomeUnknown(code=str(wish.code)) for wish in batch}
         metrics.BATCH_SIZE.labels(kind).observe(len(batch))
-        self._learn(changed)
+        self._learn(changed.rows)
         return await self._failures(kind, batch, changed.codes)
 
     async def _failures(
@@ -314,8 +331,8 @@ class Runtime:
             return {settlement: OutcomeUnknown(code=str(settlement.code)) for settlement in failed}
         return {settlement: _why(receipts.get(settlement.code)) for settlement in failed}
 
-    def _learn(self, changed: Changed) -> None:
-        for sale_id, row in changed.rows:
+    def _learn(self, rows: Iterable[tuple[int, ItemRow]]) -> None:
+        for sale_id, row in rows:
             if (inventory := self.inventories.get(sale_id)) is not None:
                 inventory.learn([row])
 
@@ -412,17 +429,25 @@ def _processor(load: Load[int, R], save: Save[int, R] | None = None) -> KeyedPro
         min_duration=0,
         max_duration=SAVE_TIMEOUT,
         max_size=MAX_BATCH,
-        max_pending=MAX_PENDING,
+        max_pending=MAX_PENDING,  # as in `_reader`
         lane_for_key=_lane_for_sale,
+    )
+
+
+def _reader(load: Callable[[list[J]], Awaitable[list[R]]]) -> Batcher[J, R]:
+    """Reads for all who ask at the same time, whatever each asks for, with one statement after the other."""
+    return Batcher(
+        load,
+        max_size=MAX_BATCH,
+        max_wait=0,
+        max_concurrent=1,
+        max_pending=MAX_PENDING,  # so that those who left are dropped, should the database be silent
+        when_full="raise",
     )
 
 
 def _nothing_to_do(resource: None) -> None:
     """The operation of those who only want the load."""
-
-
-def _itself(resource: R) -> R:
-    return resource
 
 
 def _lane_for_sale(sale_id: int, lanes: int) -> int:

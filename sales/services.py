@@ -47,9 +47,6 @@ MAX_USER_ID = 2**63 - 1
 PATIENCE = 3.0
 """Seconds that a checkout may wait for its batch. A purchase waits for as long as its hold lasts."""
 
-MAX_PURCHASES = 1_000
-"""Purchases that may wait before no more is held: a batch. What cannot be bought in time helps nobody."""
-
 MAX_STALE = 20
 """How often one checkout is decided again because other workers were faster, before it is refused."""
 
@@ -130,13 +127,14 @@ async def status(runtime: Runtime, *, sale_id: int | None = None) -> SaleStatus:
         inventory = runtime.current()
     elif (inventory := runtime.inventories.get(sale_id)) is None:
         try:
-            found = await runtime.ended(sale_id)
+            found = await runtime.counts(sale_id)
         except BatchError as error:
             raise _meaning(error) from error
         if found is None:
             raise NoSale(f"There is no sale {sale_id}.")
-        sale, sold, held = found
-        return SaleStatus(sale=sale, sold=sold, held=held, next_starts_at=runtime.next_starts_at())
+        return SaleStatus(
+            sale=found.sale, sold=found.sold, held=found.held, next_starts_at=runtime.next_starts_at()
+        )
     await runtime.look(inventory)
     inventory.expire(runtime.clock.now())
     return SaleStatus(
@@ -214,7 +212,11 @@ class _Call(Generic[R, T]):
     def start(self, answer: Answer[UUID]) -> Refused | None:
         """Refuse, or call ``answer`` later; either is counted."""
         self._answer = answer
-        refused = self._submit()
+        admission = self._runtime.admission
+        if not admission.enter(self.name):
+            refused: Refused | None = Overloaded
+        elif (refused := self._submit()) is not None:
+            admission.leave(self.name)
         if refused is not None:
             count_answer(self.name, refused.reason)
         return refused
@@ -234,8 +236,7 @@ class _Call(Generic[R, T]):
     def _settled(self, future: "asyncio.Future[T]") -> None:
         error = future.exception()
         if error is None:
-            count_answer(self.name, self.outcome)
-            self._answer(self._code(future.result()))
+            self._end(self.outcome, self._code(future.result()))
         else:
             self._failed(error)
 
@@ -244,8 +245,12 @@ class _Call(Generic[R, T]):
             meaning = _meaning(error)
             meaning.__cause__ = error
             error = meaning
-        count_answer(self.name, error.reason if isinstance(error, Refusal) else "internal_error")
-        self._answer(error)
+        self._end(error.reason if isinstance(error, Refusal) else "internal_error", error)
+
+    def _end(self, outcome: str, answer: UUID | BaseException) -> None:
+        self._runtime.admission.leave(self.name)
+        count_answer(self.name, outcome)
+        self._answer(answer)
 
     def __call__(self, resource: R) -> T:
         raise NotImplementedError
@@ -279,15 +284,11 @@ class _CheckingOut(_Call[HoldBatch, Hold]):
         return batch.hold(self._user_id, self._item_id, self._key)
 
     def _join(self) -> "asyncio.Future[Hold]":
-        sale_id = self._runtime.current().sale.id
-        if self._runtime.purchases.pending(sale_id) > MAX_PURCHASES:
-            raise Overloaded
-        return self._runtime.checkouts.submit(sale_id, self)
+        return self._runtime.checkouts.submit(self._runtime.current().sale.id, self)
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, Repeated) and error.keyed.item_id == self._item_id:
-            count_answer(self.name, "repeated")
-            self._answer(error.keyed.code)
+            self._end("repeated", error.keyed.code)
             return
         if isinstance(error, Repeated):
             error = IdempotencyKeyReused()

@@ -30,15 +30,30 @@ READ_ONLY = """SELECT pg_is_in_recovery() OR current_setting('transaction_read_o
 # Five seconds more: for a hold taken in the last moment, and its sweep.
 OVER_AT = "ends_at + make_interval(secs => checkout_ttl + 5)"
 
-UNCERTIFIED = f"""SELECT id FROM sales_sale AS sale
-                  WHERE {OVER_AT} <= now()
-                    AND NOT EXISTS (SELECT FROM sales_salecertificate WHERE sale_id = sale.id)"""
+# What is asked at every start and every tick is asked of the sales that are not closed: a partial index has
+# these few, so that it costs the same after ten thousand sales as after one.
+UNCERTIFIED = f"SELECT id FROM sales_sale WHERE NOT closed AND {OVER_AT} <= now()"
 
-CERTIFICATE = f"""SELECT extract(epoch FROM {OVER_AT})::float8, document::text
-                  FROM sales_sale AS sale LEFT JOIN sales_salecertificate ON sale_id = sale.id
-                  WHERE sale.id = %s"""
+STARTED = "SELECT id FROM sales_sale WHERE NOT closed AND starts_at <= now() ORDER BY starts_at"
 
-LIVE = f""" WHERE {OVER_AT} > now()
+CERTIFICATES = f"""SELECT sale.id, extract(epoch FROM {OVER_AT})::float8, document::text
+                   FROM sales_sale AS sale LEFT JOIN sales_salecertificate ON sale_id = sale.id
+                   WHERE sale.id = ANY(%s::bigint[])"""
+
+# Any sales with their counts. Where nothing changes any more, or has not yet, no item is read.
+COUNTS = f"""
+    SELECT sale.*, coalesce((document ->> 'sold')::integer, counted.sold) AS sold, counted.held
+    FROM ({SALE} WHERE id = ANY(%s::bigint[])) AS sale
+    LEFT JOIN sales_salecertificate ON sale_id = sale.id
+    CROSS JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE state = 'sold') AS sold,
+               count(*) FILTER (WHERE state = 'held' AND held_until > now()) AS held
+        FROM sales_saleitem AS item
+        WHERE document IS NULL AND starts_at <= extract(epoch FROM now()) AND item.sale_id = sale.id
+    ) AS counted
+"""
+
+LIVE = f""" WHERE NOT closed AND {OVER_AT} > now()
             AND starts_at <= coalesce(
                 (SELECT min(starts_at) FROM sales_sale WHERE starts_at > now()), now())"""
 
@@ -122,8 +137,7 @@ RELEASE = _GIVE_BACK.format(
 # A row that somebody is just changing is left to the next sweep.
 SWEEP = _GIVE_BACK.format(
     wanted="",
-    which="""WHERE item.state = 'held' AND item.held_until <= now()
-             AND (%(sale)s::bigint IS NULL OR item.sale_id = %(sale)s)""",
+    which="WHERE item.sale_id = %(sale)s AND item.state = 'held' AND item.held_until <= now()",
     wait="SKIP LOCKED",
     compared="<=",
     state="expired",
@@ -135,6 +149,12 @@ HELD = f"""SELECT {ITEM} FROM sales_saleitem
 BOUGHT = f"""SELECT code, sale_id, {ITEM} FROM sales_saleitem
              WHERE id = ANY(%(ids)s::bigint[]) AND state = 'sold' AND code IN (
                  SELECT code FROM sales_checkout WHERE code = ANY(%(codes)s::uuid[]) AND batch = %(batch)s)"""
+
+# Of each connection of a worker. Its statements are planned once, most likely when the tables are empty, and
+# then run while they grow by a million rows: a plan that is good for an empty table would scan them all. So
+# they go by the indexes from the beginning. And compiling a plan takes longer than any of them runs.
+SETTINGS = """SET timezone TO 'UTC'; SET jit TO off; SET plan_cache_mode TO force_generic_plan;
+              SET enable_seqscan TO off; SET enable_hashjoin TO off; SET enable_mergejoin TO off"""
 
 SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 END_SESSION = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -103,6 +103,15 @@ class Keyed(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """A sale, and how many of its items are sold and held."""
+
+    sale: SaleFacts
+    sold: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
 class Changed:
     """The codes that a statement acted on, and the rows of their items, each with its sale's id."""
 
@@ -172,21 +181,16 @@ class Storage:
             await facts.execute(statements.SALE + statements.LIVE)
             return offset, [SaleFacts(**row._asdict()) for row in await facts.fetchall()]
 
-    async def sale(self, sale_id: int) -> tuple[SaleFacts, int, int] | None:
-        """Any sale, with its numbers of sold and held items (rows); ``None`` where there is none."""
+    async def counts(self, sale_ids: Collection[int]) -> dict[int, Counts]:
+        """Any sales and how much of them is sold and held, as far as they exist."""
         async with self._connection() as connection:
-            facts = connection.cursor(row_factory=namedtuple_row)
-            await facts.execute(statements.SALE + " WHERE id = %s", [sale_id])
-            if (row := await facts.fetchone()) is None:
-                return None
-            cursor = await connection.execute(
-                """SELECT count(*) FILTER (WHERE state = 'sold'),
-                          count(*) FILTER (WHERE state = 'held' AND held_until > now())
-                   FROM sales_saleitem WHERE sale_id = %s""",
-                [sale_id],
-            )
-            sold, held = await cursor.fetchone() or (0, 0)
-            return SaleFacts(**row._asdict()), sold, held
+            cursor = connection.cursor(row_factory=namedtuple_row)
+            await cursor.execute(statements.COUNTS, [list(sale_ids)])
+            found = [row._asdict() for row in await cursor.fetchall()]
+        return {
+            row["id"]: Counts(sold=row.pop("sold"), held=row.pop("held"), sale=SaleFacts(**row))
+            for row in found
+        }
 
     async def uncertified(self) -> list[int]:
         """The sales of which nothing can change any more and that have no certificate."""
@@ -194,14 +198,14 @@ class Storage:
             cursor = await connection.execute(statements.UNCERTIFIED)
             return [sale_id for (sale_id,) in await cursor.fetchall()]
 
-    async def certificate(self, sale_id: int) -> tuple[float, str | None] | None:
-        """When nothing of a sale can change any more, in seconds since the epoch, and its certificate.
+    async def certificates(self, sale_ids: Collection[int]) -> dict[int, tuple[float, str | None]]:
+        """When nothing of these sales can change any more, in seconds since the epoch, and what they proved.
 
-        The certificate is JSON, or ``None`` as long as it is not written. ``None`` for no such sale.
+        A certificate is JSON, or ``None`` as long as it is not written. Sales that do not exist are left out.
         """
         async with self._connection() as connection:
-            cursor = await connection.execute(statements.CERTIFICATE, [sale_id])
-            return cast("tuple[float, str | None] | None", await cursor.fetchone())
+            cursor = await connection.execute(statements.CERTIFICATES, [list(sale_ids)])
+            return {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
 
     async def load(self, sale_id: int) -> tuple[int, list[ItemRow]]:
         """All items of a sale that were ever changed, and the watermark for `changes`."""
@@ -275,11 +279,18 @@ class Storage:
         """Give back the items that these codes hold, and close their checkouts as released."""
         return _freed(await self._settled(statements.RELEASE, _ids_and_codes(list(codes))))
 
-    async def sweep(self, sale_id: int | None = None) -> Changed:
-        """Give back the items whose hold is over, of one sale or of all, and close their checkouts."""
+    async def sweep(self, sale_id: int) -> Changed:
+        """Give back the items of a sale whose hold is over, and close their checkouts."""
         async with self._connection(bulk=True) as connection:
             cursor = await connection.execute(statements.SWEEP, {"sale": sale_id})
             return _freed(await cursor.fetchall())
+
+    async def sweep_all(self) -> list[tuple[int, ItemRow]]:
+        """`sweep` each sale in which something can be held, and return the rows of the items given back."""
+        async with self._connection() as connection:
+            cursor = await connection.execute(statements.STARTED)
+            sale_ids = [sale_id for (sale_id,) in await cursor.fetchall()]
+        return [row for sale_id in sale_ids for row in (await self.sweep(sale_id)).rows]
 
     async def try_sweep(self, sale_id: int) -> list[tuple[int, ItemRow]]:
         """`sweep`, unless another worker is at it just now."""
@@ -409,8 +420,7 @@ class Storage:
 
     async def _configure(self, connection: Connection) -> None:
         connection.adapters.register_dumper(list, ArrayDumper)
-        # Compiling a plan takes longer than any of our statements runs.
-        await connection.execute("SET timezone TO 'UTC'; SET jit TO off")
+        await connection.execute(statements.SETTINGS)
         cursor = await connection.execute(statements.SESSION)
         self._sessions[connection] = Session(*(await cursor.fetchone() or ()))
 

@@ -450,7 +450,7 @@ TABLES = {
 }
 MIGRATIONS = [
     *("0001_initial", "0002_fillfactor", "0003_checkout_batch", "0004_idempotencykey"),
-    "0005_sale_certificate",
+    *("0005_sale_certificate", "0006_sale_closed"),
 ]
 
 
@@ -491,6 +491,18 @@ def test_the_fillfactor_alone_goes_backwards_and_keeps_the_rows(migrated_again: 
         ["fillfactor=70"],
     )
     assert rows() == before
+
+
+def test_sales_with_a_certificate_are_closed_by_the_migration(migrated_again: None) -> None:
+    certified = create_sale(new_sale())
+    other = create_sale(new_sale(starts_at=certified.ends_at, ends_at=certified.ends_at + HOUR))
+    SaleCertificate.objects.create(
+        sale=certified, issued_at=certified.ends_at, version="0", holds=True, document={}
+    )
+    call_command("migrate", "sales", "0005", verbosity=0)
+    call_command("migrate", "sales", verbosity=0)
+    assert list(Sale.objects.filter(closed=True)) == [certified]
+    assert list(Sale.objects.filter(closed=False)) == [other]
 
 
 def test_migrations_say_all_that_the_models_say(db: None) -> None:

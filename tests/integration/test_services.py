@@ -235,7 +235,7 @@ async def test_a_paused_sale_grants_nothing_but_lets_holders_buy(worker: Runtime
 async def test_purchases_go_before_checkouts_when_it_is_tight(
     worker: Runtime, sale: Sale, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services, "MAX_PURCHASES", 5)
+    monkeypatch.setattr("sales.admission.MAX_PURCHASES", 5)
     held = [await services.checkout(worker, user_id=1, item_id=item) for item in range(8)]
     async with commits_held(monkeypatch):
         first = asyncio.create_task(services.purchase(worker, code=held[0]))

@@ -35,8 +35,8 @@ REASONS = {
     },
     "purchase": {*CODE_REASONS, "outcome_unknown"},
     "release": {*CODE_REASONS, "outcome_unknown"},
-    "receipt": {"unknown_code", "draining", "database_unavailable"},
-    "status": {"no_sale", "draining", "database_unavailable"},
+    "receipt": {"unknown_code", *TRY_AGAIN},
+    "status": {"no_sale", *TRY_AGAIN},
 }
 """With what a call may be refused."""
 

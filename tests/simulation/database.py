@@ -45,6 +45,20 @@ class Sale(NamedTuple):
     paused: bool
 
 
+class Counts(NamedTuple):
+    """A `Sale` and its counts."""
+
+    id: int
+    starts_at: float
+    ends_at: float
+    items: int
+    user_limit: int
+    checkout_ttl: int
+    paused: bool
+    sold: int
+    held: int
+
+
 class Item(NamedTuple):
     """A row of ``sales_saleitem``, with the transaction that wrote it."""
 
@@ -218,11 +232,17 @@ class Transaction:
         """`sales.statements.LIVE`."""
         return self.database.live(self.now)
 
-    async def counts(self, sale_id: int) -> tuple[int, int]:
-        """How many items are sold, and how many held."""
+    async def started(self) -> list[int]:
+        """`sales.statements.STARTED`; no sale of the model is ever closed."""
+        return [sale.id for sale in self.database.sales.values() if sale.starts_at <= self.now]
+
+    async def counts(self, sale_id: int) -> Counts | None:
+        """`sales.statements.COUNTS`, of one sale."""
+        if (sale := self.database.sales.get(sale_id)) is None:
+            return None
         rows = [item for item in self._seen().items.values() if item.sale_id == sale_id]
         held = [item for item in rows if item.state == "held" and _after(item.held_until, self.now)]
-        return sum(item.state == "sold" for item in rows), len(held)
+        return Counts(*sale, sold=sum(item.state == "sold" for item in rows), held=len(held))
 
     async def load(self, sale_id: int) -> tuple[int, list[Item]]:
         """`sales.statements.LOAD`."""
@@ -330,12 +350,12 @@ class Transaction:
             "released",
         )
 
-    async def sweep(self, sale_id: int | None) -> list[Item]:
+    async def sweep(self, sale_id: int) -> list[Item]:
         """`sales.statements.SWEEP`; returns the items as they were."""
         seen = self._seen().items
         over = []
         for id_ in sorted(seen):
-            if sale_id not in (None, seen[id_].sale_id) or not self.is_over(seen[id_]):
+            if sale_id != seen[id_].sale_id or not self.is_over(seen[id_]):
                 continue
             if await self._lock(("item", id_), skip=True) and self.is_over(self._item(id_)):
                 over.append(self._item(id_))

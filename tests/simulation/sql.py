@@ -55,13 +55,13 @@ async def _live(transaction: Transaction, parameters: None) -> Rows:
     return list(await transaction.sales())
 
 
-async def _sale(transaction: Transaction, parameters: list[int]) -> Rows:
-    sale = transaction.database.sales.get(parameters[0])
-    return [sale] if sale else []
+async def _started(transaction: Transaction, parameters: None) -> Rows:
+    return [(sale_id,) for sale_id in await transaction.started()]
 
 
-async def _counts(transaction: Transaction, parameters: list[int]) -> Rows:
-    return [await transaction.counts(parameters[0])]
+async def _counts(transaction: Transaction, parameters: list[list[int]]) -> Rows:
+    found = [await transaction.counts(sale_id) for sale_id in parameters[0]]
+    return [counts for counts in found if counts is not None]
 
 
 async def _load(transaction: Transaction, parameters: dict[str, int]) -> Rows:
@@ -106,7 +106,7 @@ async def _release(transaction: Transaction, parameters: dict[str, Any]) -> Rows
     return [_freed(item) for item in await transaction.release(_pairs(parameters))]
 
 
-async def _sweep(transaction: Transaction, parameters: dict[str, int | None]) -> Rows:
+async def _sweep(transaction: Transaction, parameters: dict[str, int]) -> Rows:
     return [_freed(item) for item in await transaction.sweep(parameters["sale"])]
 
 
@@ -124,11 +124,12 @@ async def _what_is_bought(transaction: Transaction, parameters: dict[str, Any]) 
 
 _WHOLE: dict[str, Statement] = {
     "SELECT extract(epoch FROM clock_timestamp())::float8": _clock,
-    "SET timezone TO 'UTC'; SET jit TO off": _set,
+    statements.SETTINGS: _set,
     statements.READ_ONLY: _read_only,
     statements.UNCERTIFIED: _uncertified,
     statements.SALE + statements.LIVE: _live,
-    statements.SALE + " WHERE id = %s": _sale,
+    statements.STARTED: _started,
+    statements.COUNTS: _counts,
     statements.LOAD: _load,
     statements.CHANGES: _changes,
     statements.RECEIPT: _receipt,
@@ -144,7 +145,6 @@ _WHOLE: dict[str, Statement] = {
 _PARTS: dict[str, Statement] = {
     HOLD: _hold,
     "HAVING count(*) + coalesce(allowance.taken, 0) > sale.user_limit": _over_limit,
-    "SELECT count(*) FILTER (WHERE state = 'sold'), count(*) FILTER (WHERE state = 'held' AND": _counts,
 }
 
 

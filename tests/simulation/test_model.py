@@ -273,7 +273,7 @@ class Comparison:
         if number < 0.8:
             return _both(lambda storage: storage.release(codes))
         if number < 0.9:
-            which = self._random.choice([None, sale.id, 99])
+            which = self._random.choice([sale.id, 99])
             return _both(lambda storage: storage.sweep(which))
         return _both(lambda storage: storage.try_sweep(sale.id))
 
@@ -305,7 +305,7 @@ class Comparison:
         if number < 0.9:
             return _both(lambda storage: storage.sales())
         which = self._random.choice([sale_id, 99])
-        return _both(lambda storage: storage.sale(which))
+        return _both(lambda storage: storage.counts({which}))
 
     def _marked(self, sale_id: int, calls: list[Call]) -> tuple[Call, Call]:
         """Calls that give a watermark, which is kept, and rows, which are returned."""

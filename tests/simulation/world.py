@@ -210,10 +210,11 @@ class World:
         """An operator frees what is over."""
 
         async def sweep() -> None:
-            transaction = self.database.begin()
-            await transaction.sweep(None)
-            await self.server.pace()
-            transaction.commit()
+            for sale_id in list(self.database.sales):
+                transaction = self.database.begin()
+                await transaction.sweep(sale_id)
+                await self.server.pace()
+                transaction.commit()
 
         self.loop.create_task(sweep(), context=self.server.context)
 

@@ -6,7 +6,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from sales.exceptions import DatabaseUnavailable
-from sales.storage import Changed, Storage, connection_info
+from sales.inventory import ItemRow
+from sales.storage import Storage, connection_info
 
 
 class Command(BaseCommand):
@@ -20,13 +21,12 @@ class Command(BaseCommand):
             freed = asyncio.run(_sweep(connection_info()))
         except DatabaseUnavailable as error:
             raise CommandError(f"Nothing was freed: {error.__cause__ or error}") from error
-        if freed.rows:
-            count = len(freed.rows)
+        if count := len(freed):
             self.stdout.write(f"{count:,} expired {'hold was' if count == 1 else 'holds were'} given back.")
         else:
             self.stdout.write("Nothing to do: no hold has expired.")
 
 
-async def _sweep(conninfo: str) -> Changed:
+async def _sweep(conninfo: str) -> list[tuple[int, ItemRow]]:
     async with Storage(conninfo) as storage:
-        return await storage.sweep()
+        return await storage.sweep_all()
