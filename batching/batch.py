@@ -29,9 +29,9 @@ class Queue:
     def has_room(self, limit: int) -> bool:
         """Whether one more may wait. Callers who left hold no place, as far as that is cheap to know."""
         if len(self.jobs) >= limit and not self._tidied:
-            # Once for each batch, or a crowd in front of a full queue would go through it each time.
-            self._tidied = True
+            # Where most are still there, once for each batch: a crowd would go through them each time.
             self.jobs = deque(job for job in self.jobs if not job[1].done())
+            self._tidied = len(self.jobs) > limit // 2
         return len(self.jobs) < limit
 
     def take(self, size: int | None) -> list[Job]:

@@ -214,9 +214,10 @@ class Batcher(Generic[J, R]):
         limit = self.options.max_pending
         assert limit is not None
         if len(self._line) >= limit and not self._tidied:
-            # Callers who left hold no place. Once for each batch: a crowd would cost too much.
-            self._tidied = True
+            # Callers who left hold no place. Where most are still there, once for each batch: going through
+            # the line for each of a crowd would cost too much.
             self._line = deque(waiting for waiting in self._line if not waiting[1].done())
+            self._tidied = len(self._line) > limit // 2
         return len(self._line) < limit
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
