@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.views.main import SEARCH_VAR, ChangeList
+from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.db import models, transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
@@ -75,7 +77,25 @@ def mark(holds: bool) -> str:
     return "✓" if holds else "✗"
 
 
-class ReadOnlyAdmin(AnyAdmin):
+class CarefulActions(AnyAdmin):
+    """Refuses an action on rows that cannot be meant; Django would take them to the database, and fail."""
+
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse | None:
+        """Called by Django; what else it passes depends on its version."""
+        key = cast("models.Field[Any, Any]", self.model._meta.pk)
+        try:
+            for value in request.POST.getlist(ACTION_CHECKBOX_NAME):
+                key.clean(value, None)
+        except ValidationError:
+            name = self.model._meta.verbose_name
+            self.message_user(request, f"Nothing was done: that is no {name}.", messages.ERROR)
+            return None
+        return super().response_action(request, queryset, *args, **kwargs)
+
+
+class ReadOnlyAdmin(CarefulActions):
     """Shows the rows of a model to whoever may view or change them."""
 
     lookups: tuple[str, ...] = ()  # what a URL may filter by; all else could scan the table, or fail in SQL

@@ -850,3 +850,27 @@ def test_search_for_nonsense_finds_nothing(admin_client: Client, url: str, term:
 @pytest.mark.parametrize("url", [ITEMS, CHECKOUTS])
 def test_search_explains_itself(admin_client: Client, url: str) -> None:
     assert "user:5 or item:7" in admin_client.get(url).content.decode()
+
+
+@pytest.mark.parametrize(
+    "selected", ["x", "", "1.5", "-x", "\x00", "7\x00", str(10**30), "9" * 5000, "1,2", "[]"]
+)
+@pytest.mark.parametrize(
+    ("url", "action"),
+    [
+        (SALES, "pause"),
+        (SALES, "resume"),
+        ("/admin/auth/user/", "delete_selected"),
+        ("/admin/auth/group/", "delete_selected"),
+    ],
+)
+def test_an_action_on_what_cannot_be_is_refused_whatever_stands_beside_it(
+    admin_client: Client, admin_user: User, current: Sale, url: str, action: str, selected: str
+) -> None:
+    right = current.pk if url == SALES else admin_user.pk
+    for extra in ({}, {"select_across": "1"}, {"index": "x"}, {"index": "-9"}, {"select_across": "x"}):
+        data = {"action": action, "_selected_action": [right, selected], "post": "yes", **extra}
+        assert admin_client.post(url, data).status_code in (200, 302)
+    assert Sale.objects.get(pk=current.pk).paused is False
+    assert User.objects.filter(pk=admin_user.pk).exists()
+    assert not LogEntry.objects.exists()
