@@ -1,6 +1,5 @@
 """The ASGI application: the sale's calls, the admin, and the life of a worker around both."""
 
-import asyncio
 import os
 from typing import Any
 
@@ -14,15 +13,19 @@ from django.conf import settings  # noqa: E402
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler  # noqa: E402
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402
 
+from flashsale_project.admin_slots import AdminSlots  # noqa: E402
 from flashsale_project.handlers import ApiHandler  # noqa: E402
 from flashsale_project.lifespan import lifespan  # noqa: E402
+from flashsale_project.staff_pass import has_pass  # noqa: E402
+from sales.exceptions import Overloaded  # noqa: E402
+from sales.views import refused  # noqa: E402
 
 _api = ApiHandler()
 _admin = ASGIStaticFilesHandler(ASGIHandler())
 _ADMIN_PATH = "/admin"
 _STATIC_PATH = "/" + settings.STATIC_URL.strip("/") + "/"
-_ADMIN_SLOTS = asyncio.Semaphore(8)
-"""So many requests of the admin at a time: each has a thread and a connection, and the sale goes first."""
+_LOGIN_PATH = "/admin/login"
+_slots = AdminSlots()
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -30,10 +33,21 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         await lifespan(scope, receive, send)
     elif _is_for_admin(scope["path"]):
-        async with _ADMIN_SLOTS:
-            await _admin(scope, receive, send)
+        try:
+            async with _slots.taken(is_staff=_is_staff(scope), is_login=_is_login(scope)):
+                await _admin(scope, receive, send)
+        except Overloaded as refusal:
+            await _api.respond(refused(refusal), send)
     else:
         await _api(scope, receive, send)
+
+
+def _is_staff(scope: Any) -> bool:
+    return has_pass(b"; ".join(value for name, value in scope["headers"] if name == b"cookie"))
+
+
+def _is_login(scope: Any) -> bool:
+    return bool(scope["method"] == "POST" and scope["path"].startswith(_LOGIN_PATH))
 
 
 def _is_for_admin(path: str) -> bool:

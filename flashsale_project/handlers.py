@@ -36,6 +36,10 @@ class ApiHandler(ASGIHandler):
         else:
             request, refusal = self.create_request(scope, BytesIO())
             response = cast(HttpResponse, await self._answer(request) if request is not None else refusal)
+        await self.respond(response, send)
+
+    async def respond(self, response: HttpResponse, send: Any) -> None:
+        """Send an answer whose length is known."""
         if response.status_code != 204:
             response["Content-Length"] = str(len(response.content))
         await self.send_response(response, send)
