@@ -17,12 +17,15 @@ UNAVAILABLE = {(503, reason) for reason in ("database_unavailable", "outcome_unk
 BUSY = UNAVAILABLE | {(503, "draining"), (503, "overloaded")}
 SETTLED = BUSY | {(409, reason) for reason in ("unknown_code", "checkout_expired", "already_purchased")}
 EXPECTED = {
-    Call.CHECKOUT: BUSY | {(200, "")} | {(409, reason) for reason in ("user_limit", "no_sale")},
+    Call.CHECKOUT: BUSY | {(200, "")} | {(409, reason) for reason in ("user_limit", "no_sale", "paused")},
     Call.PURCHASE: SETTLED | {(200, "")},
     Call.RELEASE: SETTLED | {(204, "")},
     Call.RECEIPT: UNAVAILABLE | {(200, ""), (409, "unknown_code")},
     Call.SALE: UNAVAILABLE | {(200, ""), (409, "no_sale")},
 }
+PAUSE_KNOWN = 2.0
+"""Seconds within which every worker knows that a sale was paused or resumed, and somebody has looked."""
+
 CHOSEN = {(409, "item_held"), (409, "item_sold")}
 ANY = {(409, "all_held"), (409, "sold_out")}
 
@@ -103,6 +106,18 @@ def nobody_with_room_is_told_of_a_limit(evidence: Evidence) -> Iterator[Violatio
                 operations=(operation, *beside),
                 rows=tuple(row for rows in mine.values() for row in rows),
             )
+
+
+def nobody_is_told_of_a_pause_that_was_not(evidence: Evidence) -> Iterator[Violation]:
+    """``paused`` is said while somebody who looks at the sale is told so, or a moment before or after."""
+    looks = [o for o in evidence.operations if o.call is Call.SALE and o.answer and o.answer.get("paused")]
+    for operation in _refused(evidence, "paused"):
+        if not any(
+            look.started_at <= operation.ended_at + PAUSE_KNOWN
+            and look.ended_at >= operation.started_at - PAUSE_KNOWN
+            for look in looks
+        ):
+            yield Violation(kind="false paused", text="the sale was not paused", operations=(operation,))
 
 
 def there_is_always_a_sale(evidence: Evidence) -> Iterator[Violation]:
@@ -252,6 +267,7 @@ CHECKS = (
     answers_are_of_their_call,
     nothing_is_called_sold_before_it_is,
     nobody_with_room_is_told_of_a_limit,
+    nobody_is_told_of_a_pause_that_was_not,
     there_is_always_a_sale,
     refused_codes_are_what_they_are_called,
     receipts_agree,
