@@ -466,10 +466,14 @@ def test_a_hold_called_over_too_early(story: Story) -> None:
     assert kinds(story) == ["false checkout_expired"]
 
 
+def test_a_pause_that_was_not(story: Story) -> None:
+    story.ask(Call.CHECKOUT, 5, 409, "paused", user_id=1)
+    assert kinds(story) == ["false paused"]
+
+
 def test_an_answer_that_is_none(story: Story) -> None:
     for call, status, reason in (
         (Call.CHECKOUT, 500, "internal_error"),
-        (Call.CHECKOUT, 409, "paused"),
         (Call.CHECKOUT, 409, "item_held"),  # of any item
         (Call.PURCHASE, 400, "invalid_parameter"),
         (Call.PURCHASE, 200, "with the body 'sorry'"),
