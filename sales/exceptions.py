@@ -3,7 +3,8 @@
 Refusal
 ├── 400  InvalidParameter
 ├── 404  NoCertificate
-├── 409  ItemHeld · ItemSold · SoldOut · AllHeld · UserLimit · Paused · NoSale      (checkout)
+├── 409  ItemHeld · ItemSold · SoldOut · AllHeld · Paused · NoSale                   (checkout)
+│        UserLimit · HoldLimit                                                       (a user)
 │        UnknownCode · CheckoutExpired · AlreadyPurchased                           (a code)
 ├── 422  IdempotencyKeyReused
 └── 503  Draining · Overloaded · DatabaseUnavailable                                (try again)
@@ -81,6 +82,13 @@ class UserLimit(Refusal):
 
     reason = "user_limit"
     message = "This user holds and has bought as many items of this sale as one user may."
+
+
+class HoldLimit(Refusal):
+    """This user has let expire, or given back, as many holds as one user may; the sale goes on for others."""
+
+    reason = "hold_limit"
+    message = "This user has held and not bought as many items of this sale as one user may."
 
 
 class Paused(Refusal):

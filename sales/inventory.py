@@ -17,6 +17,7 @@ from uuid import UUID
 from sales.codes import new_code
 from sales.exceptions import (
     AllHeld,
+    HoldLimit,
     IdempotencyKeyReused,
     InvalidParameter,
     ItemHeld,
@@ -71,6 +72,7 @@ class Inventory:
         self.held = 0
         self._taken: dict[int, int] = {}
         self._lapsed: dict[int, int] = {}  # users of EXPIRED items: the database still counts these
+        self._unused: dict[int, int] = {}  # holds that came to nothing, by user
         self._versions = array("i", bytes(4 * sale.items))
         self._states = bytearray(sale.items)
         self._users = array("q", bytes(8 * sale.items))
@@ -108,11 +110,14 @@ class Inventory:
         for item_id, version, state, user_id, held_until in rows:
             if version <= versions[item_id]:
                 continue
+            before = states[item_id]
             self._leave(item_id)
             versions[item_id] = version
             states[item_id] = state
             if state == AVAILABLE:
                 self._put(item_id)
+                if before in (HELD, EXPIRED):
+                    _count(self._unused, users[item_id], 1)
                 continue
             assert user_id is not None
             assert held_until is not None
@@ -156,6 +161,8 @@ class Inventory:
             return ItemHeld
         if self._taken.get(user_id, 0) >= sale.user_limit:
             return UserLimit
+        if self._unused.get(user_id, 0) >= max_unused(sale.user_limit):
+            return HoldLimit
         return None
 
     def taken(self, user_id: int) -> int:
@@ -203,6 +210,15 @@ class Inventory:
         else:
             self.held -= 1
         _count(self._taken, self._users[item_id], -1)
+
+
+def max_unused(user_limit: int) -> int:
+    """Holds of a sale that one user may let expire or give back.
+
+    Each leaves a row, or two, for ever. Nobody who wants to buy comes near it; it is counted by what a
+    worker has seen, so with several of them, or after a restart, it may be more.
+    """
+    return 100 + 10 * user_limit
 
 
 def _count(counts: dict[int, int], user_id: int, change: int) -> None:

@@ -466,6 +466,11 @@ def test_a_hold_called_over_too_early(story: Story) -> None:
     assert kinds(story) == ["false checkout_expired"]
 
 
+def test_holds_that_were_used(story: Story) -> None:
+    story.ask(Call.CHECKOUT, 5, 409, "hold_limit", user_id=1)
+    assert kinds(story) == ["false hold_limit"]
+
+
 def test_a_pause_that_was_not(story: Story) -> None:
     story.ask(Call.CHECKOUT, 5, 409, "paused", user_id=1)
     assert kinds(story) == ["false paused"]

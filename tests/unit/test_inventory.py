@@ -6,6 +6,7 @@ import pytest
 
 from sales.exceptions import (
     AllHeld,
+    HoldLimit,
     InvalidParameter,
     ItemHeld,
     ItemSold,
@@ -25,6 +26,7 @@ from sales.inventory import (
     ItemRow,
     SaleFacts,
     Stale,
+    max_unused,
 )
 
 NOW = 1_000_000.0
@@ -115,6 +117,28 @@ def test_what_cannot_be_is_refused_and_changes_nothing(
         batch.hold(user, item)
     assert batch.holds == {}
     assert snapshot(inventory) == before
+
+
+def test_who_lets_hold_after_hold_go_gets_no_more_of_them() -> None:
+    inventory = Inventory(facts(items=3, user_limit=1), [])
+    most = max_unused(1)
+    for number in range(most):
+        assert inventory.refusal(1, 0, NOW) is None
+        inventory.learn([held(0, 2 * number + 1), free(0, 2 * number + 2)])
+    before = snapshot(inventory)
+    assert inventory.refusal(1, 0, NOW) is inventory.refusal(1, None, NOW) is HoldLimit
+    assert snapshot(inventory) == before
+    assert inventory.refusal(2, 0, NOW) is None
+
+
+def test_a_hold_that_was_bought_or_is_over_unswept_is_not_one_let_go() -> None:
+    inventory = Inventory(facts(items=300, user_limit=300), [])
+    inventory.learn(held(item) for item in range(300))
+    inventory.learn(sold(item) for item in range(150))
+    inventory.expire(NOW + 61)
+    assert not inventory._unused
+    inventory.learn(free(item, 2) for item in range(150, 300))
+    assert inventory._unused == {1: 150}
 
 
 def test_a_paused_sale_refuses_everybody() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
+from sales.inventory import max_unused
 from tests.acceptance.history.check_rows import EXACT
 from tests.acceptance.history.evidence import WORKER_CLOCK, Evidence, Violation
 from tests.acceptance.history.operations import Call, Fate, Operation
@@ -17,7 +18,9 @@ UNAVAILABLE = {(503, reason) for reason in ("database_unavailable", "outcome_unk
 BUSY = UNAVAILABLE | {(503, "draining"), (503, "overloaded")}
 SETTLED = BUSY | {(409, reason) for reason in ("unknown_code", "checkout_expired", "already_purchased")}
 EXPECTED = {
-    Call.CHECKOUT: BUSY | {(200, "")} | {(409, reason) for reason in ("user_limit", "no_sale", "paused")},
+    Call.CHECKOUT: BUSY
+    | {(200, "")}
+    | {(409, reason) for reason in ("user_limit", "hold_limit", "no_sale", "paused")},
     Call.PURCHASE: SETTLED | {(200, "")},
     Call.RELEASE: SETTLED | {(204, "")},
     Call.RECEIPT: UNAVAILABLE | {(200, ""), (409, "unknown_code")},
@@ -105,6 +108,26 @@ def nobody_with_room_is_told_of_a_limit(evidence: Evidence) -> Iterator[Violatio
                 text=f"user {operation.user_id} had room for another item",
                 operations=(operation, *beside),
                 rows=tuple(row for rows in mine.values() for row in rows),
+            )
+
+
+def nobody_is_told_of_holds_that_they_used(evidence: Evidence) -> Iterator[Violation]:
+    """``hold_limit`` is said to those who have let go as many holds as that."""
+    for operation in _refused(evidence, "hold_limit"):
+        unused = {
+            sale: [
+                row
+                for row in evidence.of_user.get((sale.id, operation.user_id or 0), ())
+                if row.purchased_at is None and evidence.clock.earliest(row.created_at) <= operation.ended_at
+            ]
+            for sale in evidence.sales_at(operation)
+        }
+        if not any(len(rows) >= max_unused(sale.user_limit) for sale, rows in unused.items()):
+            yield Violation(
+                kind="false hold_limit",
+                text=f"user {operation.user_id} had let go of less",
+                operations=(operation,),
+                rows=tuple(row for rows in unused.values() for row in rows),
             )
 
 
@@ -267,6 +290,7 @@ CHECKS = (
     answers_are_of_their_call,
     nothing_is_called_sold_before_it_is,
     nobody_with_room_is_told_of_a_limit,
+    nobody_is_told_of_holds_that_they_used,
     nobody_is_told_of_a_pause_that_was_not,
     there_is_always_a_sale,
     refused_codes_are_what_they_are_called,
