@@ -11,6 +11,7 @@ from batching.exceptions import (
     ProcessorStopped,
     QueueFull,
     SaveFailed,
+    Undecided,
 )
 from batching.loader import DataLoader
 from batching.metrics import BatchMetric, ProcessorStatistics, SentBy, Subscription
@@ -36,5 +37,6 @@ __all__ = [
     "SaveFailed",
     "SentBy",
     "Subscription",
+    "Undecided",
     "lane_for_key",
 ]

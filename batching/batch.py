@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from batching.exceptions import BatchError
+from batching.exceptions import BatchError, Undecided
 from batching.metrics import BatchMetric, SentBy
 
 Job = tuple[Callable[[Any], Any], "asyncio.Future[Any]", float]
@@ -44,6 +44,10 @@ class Queue:
                 batch.append(job)
         return batch
 
+    def put_back(self, jobs: list[Job]) -> None:
+        """Put operations before all that wait, in their order; they need no room."""
+        self.jobs.extendleft(reversed(jobs))
+
     async def sleep_until(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
         """Wait until a time of the loop's clock, or until `wake`."""
         self._alarm = loop.create_future()
@@ -72,6 +76,7 @@ class Batch:
         self.results: list[tuple[Any, asyncio.Future[Any]]] = []
         self.failed = 0
         self._jobs = jobs
+        self._undecided: set[asyncio.Future[Any]] = set()
         self._error: BatchError | None = None
         self._clock = asyncio.get_running_loop().time
         self._taken_at = self._clock()
@@ -79,7 +84,10 @@ class Batch:
         self._run_at: float | None = None
 
     def run(self, resource: Any) -> None:
-        """Run every operation whose caller is still there; what one raises is its outcome."""
+        """Run every operation whose caller is still there; what one raises is its outcome.
+
+        One that is undecided has none yet, if there is a result before it that it can wait for.
+        """
         self._loaded_at = self._clock()
         for operation, future, _ in self._jobs:
             if future.done():  # left during the load
@@ -87,6 +95,9 @@ class Batch:
             try:
                 self.results.append((operation(resource), future))
             except (Exception, asyncio.CancelledError) as refusal:
+                if isinstance(refusal, Undecided) and self.results:
+                    self._undecided.add(future)
+                    continue
                 self.failed += 1
                 refuse(future, refusal)
         self._run_at = self._clock()
@@ -95,22 +106,34 @@ class Batch:
         """Give every member that still waits its result, or its own failure."""
         for result, future in self.results:
             error = _get(failures, result) if failures else None
-            if error is not None:
+            if error is None:
+                if not future.done():
+                    future.set_result(result)
+            elif isinstance(error, Undecided):
+                self._undecided.add(future)
+            else:
                 self.failed += 1
                 refuse(future, error)
-            elif not future.done():
-                future.set_result(result)
 
     def fail(self, failure: BatchError, cause: BaseException) -> None:
-        """Give every member that still waits its own copy: a shared one would collect their tracebacks."""
+        """Give every member that still waits its own copy: a shared one would collect their tracebacks.
+
+        What is undecided was not tried: it is no part of the failure.
+        """
         self._error = failure
         failure.__cause__ = cause
         for _, future, _ in self._jobs:
-            if not future.done():
+            if not future.done() and future not in self._undecided:
                 own = type(failure)(*failure.args)
                 own.__cause__ = cause
                 self.failed += 1
                 refuse(future, own)
+
+    def take_undecided(self) -> list[Job]:
+        """Take out those who are to be run again, in their order: they belong to the next batch."""
+        undecided = [job for job in self._jobs if job[1] in self._undecided] if self._undecided else []
+        self.size -= len(undecided)
+        return undecided
 
     def metric(self, key: Any, started_at: float, sent_by: SentBy) -> BatchMetric:
         """What is told to subscribers."""

@@ -9,11 +9,22 @@ BatchError
 │   └── BatchTimeout    load and save took too long
 ├── ProcessFailed       the batch of this job raised; __cause__ says why
 └── NoResult            the batch went well, and had no result for this job
+
+Undecided is no error of a batch: an operation raises it to be run again in the next one.
 """
 
 
 class BatchError(Exception):
     """Base class of all errors of this package."""
+
+
+class Undecided(Exception):
+    """What an operation is to do depends on what becomes of its batch: it is run again in the next one.
+
+    Raised by the operation, or said by ``save`` of its result. The operation keeps its place before all
+    that wait, and its caller notices nothing; how often it may happen is for the operation to bound. Where
+    no operation before it has a result there is nothing to wait for, and it reaches the caller.
+    """
 
 
 class ProcessorStopped(BatchError):

@@ -29,7 +29,7 @@ class BatchMetric:
     started_at: float
     """When its operations were taken, in seconds since the epoch."""
     operations: int
-    """Members of the batch; callers who had left before are none."""
+    """Members of the batch; callers who had left before are none, nor those left undecided for the next."""
     failed: int
     """Those of them that ended with an exception."""
     load_seconds: float

@@ -31,7 +31,8 @@ class KeyedProcessor(Generic[K, R]):
 
     ``load(key)`` gives the resource; without it the resource is ``None``. ``save(key, resource)`` stores
     it; it may return a mapping from an operation's result to an exception: the callers with such a
-    result get the exception, the others their result. Neither may wait for this processor.
+    result get the exception, the others their result. Neither may wait for this processor. An operation
+    that cannot be decided before the batch is saved is run again in the next one (see `Undecided`).
 
     The options are those of `ProcessorOptions`, which says what they mean and what is refused.
 
@@ -206,7 +207,7 @@ class KeyedProcessor(Generic[K, R]):
                 if self._is_full(queue):
                     sent_by = SentBy.SIZE
                 if jobs := queue.take(self.options.max_size):
-                    await self._process(key, Batch(jobs), sent_by)
+                    await self._process(key, queue, Batch(jobs), sent_by)
             if _is_aborted():  # and load or save made another error of it
                 raise asyncio.CancelledError
             if not queue.has_waited:
@@ -233,13 +234,15 @@ class KeyedProcessor(Generic[K, R]):
     def _is_full(self, queue: Queue) -> bool:
         return self.options.max_size is not None and len(queue.jobs) >= self.options.max_size
 
-    async def _process(self, key: K, batch: Batch, sent_by: SentBy) -> None:
+    async def _process(self, key: K, queue: Queue, batch: Batch, sent_by: SentBy) -> None:
         started_at = time.time()
-        self._running += batch.size
+        taken = batch.size
+        self._running += taken
         try:
             await self._run_batch(key, batch)
         finally:
-            self._running -= batch.size
+            self._running -= taken
+            queue.put_back(batch.take_undecided())
             self._batches += 1
             self._operations += batch.size
             self._failed += batch.failed

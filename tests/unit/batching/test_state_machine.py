@@ -31,11 +31,13 @@ from batching import (
     ProcessorStopped,
     QueueFull,
     SaveFailed,
+    Undecided,
 )
 from tests.unit.batching.virtual_clock import VirtualClockLoop, settle
 
 KEYS = ["a", "b", "c"]
-FATES = ["saved", "saved", "refused", "not saved"]
+FATES = ["saved", "saved", "refused", "not saved", "undecided", "not yet saved"]
+"""The last two: who waits for the others of the batch, and whom save leaves undecided; both once."""
 MAX_DURATION = 50.0
 HANGS = 1000.0
 
@@ -53,6 +55,7 @@ class Resource:
     """One batch, as load made it and save found it."""
 
     key: str
+    ran: list[int] = field(default_factory=list)
     done: dict[int, str] = field(default_factory=dict)
     saved: set[int] | None = None
 
@@ -75,6 +78,7 @@ class Submission:
     future: "asyncio.Future[int]" = field(init=False)
     resource: Resource | None = None
     runs: int = 0
+    undecided: int = 0
     cancelled: bool = False
 
 
@@ -89,6 +93,7 @@ class ProcessorMachine(RuleBasedStateMachine):
         self.accepted: list[Submission] = []
         self.numbers = itertools.count()
         self.ran: dict[str, list[int]] = defaultdict(list)
+        self.by_number: dict[int, Submission] = {}
         self.behaviour = {"load": Behaviour(), "save": Behaviour()}
         self.busy: dict[str, int] = defaultdict(int)
         self.trouble: list[str] = []
@@ -134,8 +139,21 @@ class ProcessorMachine(RuleBasedStateMachine):
         """Save as told."""
         assert resource.saved is None
         await self.act("save", key)
-        resource.saved = {n for n, fate in resource.done.items() if fate == "saved"}
-        return {n: NotSaved() for n in resource.done if n not in resource.saved}
+        resource.saved = {n for n, fate in resource.done.items() if fate in ("saved", "undecided")}
+        return {n: self.failure(n, fate) for n, fate in resource.done.items() if n not in resource.saved}
+
+    def failure(self, number: int, fate: str) -> Exception:
+        """Why a member was not saved."""
+        if fate == "not saved":
+            return NotSaved()
+        self.leave_undecided(self.by_number[number], "saved")
+        return Undecided()
+
+    def leave_undecided(self, submission: Submission, fate: str) -> None:
+        """It waits for the next batch, and this is its fate there."""
+        submission.undecided += 1
+        submission.fate = fate
+        submission.resource = None
 
     async def act(self, what: str, key: str) -> None:
         """Take the time and raise the error of the moment, and notice who else is at work."""
@@ -170,16 +188,24 @@ class ProcessorMachine(RuleBasedStateMachine):
     def submit_one(self, key: str, fate: str) -> Submission | None:
         """Submit an operation, unless it is refused for a good reason."""
         submission = Submission(number := next(self.numbers), key, fate)
+        self.by_number[number] = submission
 
         def operation(resource: Resource) -> int:
             submission.runs += 1
             submission.resource = resource
-            self.ran[key].append(number)
+            if submission.runs == 1:
+                self.ran[key].append(number)
+            if resource.ran and resource.ran[-1] > number:
+                self.trouble.append(f"{number} was run after {resource.ran[-1]}")
+            resource.ran.append(number)
             if submission.cancelled:
                 self.trouble.append(f"{number} was run after its caller had left")
-            if fate == "refused":
+            if submission.fate == "refused":
                 raise Refused
-            resource.done[number] = fate
+            if submission.fate == "undecided" and resource.done:
+                self.leave_undecided(submission, "saved")
+                raise Undecided
+            resource.done[number] = submission.fate
             return number
 
         try:
@@ -190,7 +216,7 @@ class ProcessorMachine(RuleBasedStateMachine):
         except QueueFull:
             limit = self.processor.options.max_pending
             assert limit is not None
-            assert self.processor.pending(key) == limit
+            assert self.processor.pending(key) >= limit
             return None
         assert not self.stops
         return submission
@@ -248,7 +274,8 @@ class ProcessorMachine(RuleBasedStateMachine):
         """What must hold at every moment."""
         assert not self.trouble
         for submission in self.accepted:
-            assert submission.runs <= 1
+            assert submission.runs <= 1 + submission.undecided
+            assert submission.undecided <= 1
         for ran in self.ran.values():
             assert ran == sorted(ran)
 
@@ -286,7 +313,7 @@ class ProcessorMachine(RuleBasedStateMachine):
             assert resource.saved is not None
             assert number not in resource.saved
         elif isinstance(error, LoadFailed):
-            assert submission.runs == 0
+            assert submission.runs == submission.undecided
         elif isinstance(error, BatchTimeout | SaveFailed):
             assert resource is None or resource.saved is None
             assert resource is not None or isinstance(error, BatchTimeout)
@@ -298,7 +325,8 @@ class ProcessorMachine(RuleBasedStateMachine):
         """Nothing is left behind."""
         after = self.processor.statistics()
         assert (after.keys, after.waiting, after.running) == (0, 0, 0)
-        assert after.operations >= sum(submission.runs for submission in self.accepted)
+        runs = sum(submission.runs - submission.undecided for submission in self.accepted)
+        assert after.operations >= runs
 
 
 ProcessorMachine.TestCase.settings = settings(
