@@ -14,11 +14,11 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 from uuid import UUID
 
+from batching import Undecided
 from sales.codes import new_code
 from sales.exceptions import (
     AllHeld,
     HoldLimit,
-    IdempotencyKeyReused,
     InvalidParameter,
     ItemHeld,
     ItemSold,
@@ -49,8 +49,8 @@ class SaleFacts:
     paused: bool
 
 
-class Stale(Exception):
-    """What was decided from memory did not hold in the database: decide again, memory is fresh now."""
+class SaleEnded(Exception):
+    """The sale of a batch has ended: ask for the one that is on now."""
 
 
 class ItemRow(NamedTuple):
@@ -144,6 +144,10 @@ class Inventory:
 
         ``item_id`` ``None`` asks for any free item. Changes nothing but what time has freed. A refusal that
         always says the same is only named, by its class: most answers of a sale come from here.
+
+        It is true by committed rows: those of this worker as they are, those of others as they were at the
+        last look (a second ago at most, where nothing is wrong). A hold counts until `EXPIRY_MARGIN` after
+        its end.
         """
         if self._expiries and self._expiries[0][0] <= now - EXPIRY_MARGIN:
             self.expire(now)
@@ -251,6 +255,9 @@ class Hold:
 class HoldBatch:
     """The holds of one batch, decided on the inventory without changing it.
 
+    They are only hoped for until the batch is saved, so they refuse nobody: who could be granted something
+    if it were not for them is undecided until then.
+
     ``now`` is seconds by the database's clock. ``needs_sweep``: a hold here counts on another one being
     over, so the sweep must run before the batch is saved.
     """
@@ -266,24 +273,25 @@ class HoldBatch:
     def hold(self, user_id: int, item_id: int | None, key: Key | None = None) -> Hold:
         """Add a hold for this user to the batch; a second one with the same key is the first one.
 
-        Raises the `Refusal`, or `Stale` where the sale has ended meanwhile; adds nothing then.
+        Raises the `Refusal`; `Undecided` where it depends on the other holds of the batch, which may fail;
+        or `SaleEnded`. Adds nothing then.
         """
         if key is not None and (earlier := self._keyed.get((user_id, key.text))) is not None:
             if earlier.key != key:
-                raise IdempotencyKeyReused
+                raise Undecided
             return earlier
         inventory = self.inventory
         if self.now >= inventory.sale.ends_at:
-            raise Stale
+            raise SaleEnded
         if (refusal := inventory.refusal(user_id, item_id, self.now)) is not None:
             raise refusal
         if item_id is None:
             item_id = self._next_free()
         elif item_id in self.holds:
-            raise ItemHeld
+            raise Undecided
         wanted = self._wanted.get(user_id, 0)
         if wanted and inventory.taken(user_id) + wanted >= inventory.sale.user_limit:
-            raise UserLimit
+            raise Undecided
         self._wanted[user_id] = wanted + 1
         self.needs_sweep = self.needs_sweep or inventory.needs_sweep(user_id, item_id)
         hold = Hold(item_id, inventory.version(item_id), user_id, new_code(inventory.sale.id, item_id), key)
@@ -297,4 +305,4 @@ class HoldBatch:
             if item_id not in self.holds:
                 return item_id
             self._place += 1
-        raise self.inventory.all_held(self.now)
+        raise Undecided

@@ -13,7 +13,7 @@ from uuid import UUID
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connection
 
-from batching import Batcher, BatchError, KeyedProcessor
+from batching import Batcher, BatchError, KeyedProcessor, Undecided
 from batching.processor import Load, Save
 from sales import metrics
 from sales.admission import Admission
@@ -30,7 +30,7 @@ from sales.exceptions import (
     Refusal,
     UnknownCode,
 )
-from sales.inventory import Hold, HoldBatch, Inventory, ItemRow, SaleFacts, Stale
+from sales.inventory import Hold, HoldBatch, Inventory, ItemRow, SaleFacts
 from sales.rotation import rotate
 from sales.storage import Changed, Counts, Keyed, Receipt, Storage
 
@@ -254,7 +254,7 @@ class Runtime:
             metrics.STALE.inc(len(granted.stale))
             with contextlib.suppress(DatabaseUnavailable):  # the batch itself is committed
                 await self._refresh(inventory)
-            failures |= {hold: Stale() for hold in granted.stale}
+            failures |= {hold: Undecided() for hold in granted.stale}
         return failures
 
     async def _look(self, sale_id: int) -> None:

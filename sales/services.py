@@ -20,7 +20,6 @@ from sales.exceptions import (
     Draining,
     IdempotencyKeyReused,
     InvalidParameter,
-    ItemHeld,
     NoCertificate,
     NoSale,
     OutcomeUnknown,
@@ -28,7 +27,7 @@ from sales.exceptions import (
     Refusal,
     UnknownCode,
 )
-from sales.inventory import Hold, HoldBatch, Inventory, Key, SaleFacts, Stale
+from sales.inventory import Hold, HoldBatch, Inventory, Key, SaleEnded, SaleFacts
 from sales.metrics import count_answer
 from sales.runtime import Repeated, Runtime, Settlement, SettlementBatch
 from sales.storage import Receipt
@@ -48,7 +47,7 @@ PATIENCE = 3.0
 """Seconds that a checkout may wait for its batch. A purchase waits for as long as its hold lasts."""
 
 MAX_STALE = 20
-"""How often one checkout is decided again because other workers were faster, before it is refused."""
+"""How often a hold may fail because other workers were faster, before its caller is told `Overloaded`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,18 +211,17 @@ class _Call(Generic[R, T]):
     def start(self, answer: Answer[UUID]) -> Refused | None:
         """Refuse, or call ``answer`` later; either is counted."""
         self._answer = answer
-        admission = self._runtime.admission
-        if not admission.enter(self.name):
-            refused: Refused | None = Overloaded
+        if self._runtime.draining:
+            refused: Refused | None = Draining
+        elif not self._runtime.admission.enter(self.name):
+            refused = Overloaded
         elif (refused := self._submit()) is not None:
-            admission.leave(self.name)
+            self._runtime.admission.leave(self.name)
         if refused is not None:
             count_answer(self.name, refused.reason)
         return refused
 
     def _submit(self) -> Refused | None:
-        if self._runtime.draining:
-            return Draining
         try:
             future = self._join()
         except Refusal as refusal:
@@ -263,7 +261,7 @@ class _Call(Generic[R, T]):
 
 
 class _CheckingOut(_Call[HoldBatch, Hold]):
-    """A checkout; one that met a stale memory is decided again."""
+    """A checkout. One that met a stale memory, or depends on others of its batch, is decided in the next."""
 
     __slots__ = ("_began", "_item_id", "_key", "_tries", "_user_id")
 
@@ -279,9 +277,11 @@ class _CheckingOut(_Call[HoldBatch, Hold]):
         self._tries = 0
 
     def __call__(self, batch: HoldBatch) -> Hold:
-        if time.monotonic() - self._began > PATIENCE:
+        if self._tries >= MAX_STALE or time.monotonic() - self._began > PATIENCE:
             raise Overloaded
-        return batch.hold(self._user_id, self._item_id, self._key)
+        hold = batch.hold(self._user_id, self._item_id, self._key)
+        self._tries += 1
+        return hold
 
     def _join(self) -> "asyncio.Future[Hold]":
         return self._runtime.checkouts.submit(self._runtime.current().sale.id, self)
@@ -292,15 +292,11 @@ class _CheckingOut(_Call[HoldBatch, Hold]):
             return
         if isinstance(error, Repeated):
             error = IdempotencyKeyReused()
-        if not isinstance(error, Stale):
+        if not isinstance(error, SaleEnded):
             super()._failed(error)
             return
-        self._tries += 1
-        if self._tries < MAX_STALE:
-            refused = _refusal(self._runtime, self._user_id, self._item_id) or self._submit()
-        else:
-            refused = Overloaded if self._item_id is None else ItemHeld
-        if refused is not None:
+        # It was accepted, so that a drain is no reason to refuse it now.
+        if (refused := self._submit()) is not None:
             super()._failed(refused if isinstance(refused, Refusal) else refused())
 
     def _code(self, result: Hold) -> UUID:

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from batching import Undecided
 from sales.exceptions import (
     AllHeld,
     HoldLimit,
@@ -24,8 +25,9 @@ from sales.inventory import (
     HoldBatch,
     Inventory,
     ItemRow,
+    Key,
+    SaleEnded,
     SaleFacts,
-    Stale,
     max_unused,
 )
 
@@ -189,19 +191,32 @@ def test_a_hold_lives_to_its_end() -> None:
     assert inventory.held == 1
 
 
-def test_a_batch_decides_on_itself_too_and_leaves_memory_alone() -> None:
+def test_what_a_batch_hopes_for_refuses_nobody_and_leaves_memory_alone() -> None:
     inventory = Inventory(facts(), [])
     before = snapshot(inventory)
     batch = HoldBatch(inventory, NOW)
     first = batch.hold(1, 0)
     assert isinstance(first, Hold)
-    with pytest.raises(ItemHeld):
+    with pytest.raises(Undecided):
         batch.hold(2, 0)
     batch.hold(1, 1)
-    with pytest.raises(UserLimit):
-        batch.hold(1, 2)
+    for item in 2, None:
+        with pytest.raises(Undecided):
+            batch.hold(1, item)
     assert sorted(batch.holds) == [0, 1]
     assert snapshot(inventory) == before
+
+
+def test_what_is_certain_is_said_at_once_whatever_the_batch_hopes_for() -> None:
+    inventory = Inventory(facts(), [held(0), sold(1), held(2, user=2)])
+    batch = HoldBatch(inventory, NOW)
+    batch.hold(9, 3)
+    for user, item, refusal in (1, 3, UserLimit), (1, 4, UserLimit), (9, 0, ItemHeld), (9, 1, ItemSold):
+        with pytest.raises(refusal):
+            batch.hold(user, item)
+    batch.hold(9, 4)
+    with pytest.raises(UserLimit):
+        batch.hold(1, None)
 
 
 def test_any_item_gives_each_caller_another_until_none_is_left() -> None:
@@ -210,8 +225,18 @@ def test_any_item_gives_each_caller_another_until_none_is_left() -> None:
     batch.hold(0, 2)
     items = {batch.hold(user, None).item_id for user in range(1, 4)}
     assert items == {0, 1, 4}
-    with pytest.raises(AllHeld):
+    with pytest.raises(Undecided):
         batch.hold(5, None)
+
+
+def test_a_key_is_used_once_its_hold_is_saved() -> None:
+    batch = HoldBatch(Inventory(facts(), []), NOW)
+    first = batch.hold(1, 0, Key("k", 0))
+    assert batch.hold(1, 0, Key("k", 0)) is first
+    for item in 1, None:
+        with pytest.raises(Undecided):
+            batch.hold(1, item, Key("k", item))
+    assert batch.hold(2, 1, Key("k", 1)) is not first
 
 
 def test_a_batch_says_whether_it_counts_on_an_expired_hold() -> None:
@@ -224,7 +249,7 @@ def test_a_batch_says_whether_it_counts_on_an_expired_hold() -> None:
 
 
 def test_a_batch_of_an_ended_sale_decides_nothing() -> None:
-    with pytest.raises(Stale):
+    with pytest.raises(SaleEnded):
         HoldBatch(Inventory(facts(), []), NOW + 100).hold(1, 1)
 
 
