@@ -10,9 +10,8 @@ Refusal
 └── 503  Draining · Overloaded · DatabaseUnavailable                                (try again)
          OutcomeUnknown                                                             (ask first)
 
-A refusal is a normal answer: it leaves nothing behind and is never logged as a warning. What is said of items
-and of the limit is true by committed rows, as this worker knows them (see `sales.inventory.Inventory.refusal`);
-where it is not known, for what others may or may not be granted just now, nobody is refused with it.
+A refusal is a normal answer: it leaves nothing behind and is never logged as a warning. What it says of an
+item or a limit is true by committed rows as this worker knows them (see `sales.inventory.Inventory.refusal`).
 """
 
 from typing import Any, ClassVar

@@ -1,20 +1,25 @@
 """What clients are told, and whether it is true."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from sales.exceptions import Refusal
+from sales.inventory import EXPIRY_MARGIN
 from sales.models import SaleItem
 from tests.simulation.checks import History
-from tests.simulation.database import Checkout
+from tests.simulation.database import Checkout, Item, Sale
+from tests.simulation.memory import Known, Memories
 
 STALE_AFTER = 1.2
 """Seconds after which a worker knows what others did, where nothing fails."""
+
+CLOCK_ERROR = 0.05
+"""Seconds that its idea of the database's time may be wrong, where nothing fails."""
 
 TRY_AGAIN = ["draining", "overloaded", "database_unavailable"]
 CODE_REASONS = {"unknown_code", "checkout_expired", "already_purchased", *TRY_AGAIN}
@@ -122,6 +127,7 @@ class Answers:
         self.calls: list[Call] = []
         self.codes: list[UUID] = []
         self.outcomes: Counter[str] = Counter()
+        self.memories = Memories(self.database.clock)
         self._fair = fair
         self._kind = kind
         self._short_queues = short_queues
@@ -313,8 +319,10 @@ class Answers:
             assert code in (None, str(call.code)), f"{call} was told of {code}"
 
     def _idempotency_key_reused(self, call: Call, refusal: Refusal) -> None:
-        others = [other for other in self.calls if (other.user_id, other.key) == (call.user_id, call.key)]
-        assert any(other.item_id != call.item_id for other in others), f"{call}: it was not"
+        assert call.user_id is not None
+        assert call.key is not None
+        uses = [self.database.keys.get((sale_id, call.user_id, call.key)) for sale_id in self.database.sales]
+        assert any(use is not None and use[0] != call.item_id for use in uses), f"{call}: it was not"
 
     def _overloaded(self, call: Call, refusal: Refusal) -> None:
         assert self._short_queues or not self._fair, f"{call}: there was not much to do"
@@ -324,34 +332,56 @@ class Answers:
         assert call.sale_id not in (None, *self.database.sales) or not self._fair, f"{call}: there is one"
 
     def _item_sold(self, call: Call, refusal: Refusal) -> None:
-        assert call.item_id is not None
-        assert any(
-            version.item.state == "sold"
-            for sale_id in self.database.sales
-            for version in self.history.of(sale_id, call.item_id)
-        ), f"{call}: it is not sold"
+        assert self._was_known(call, "sold"), f"{call}: it was not known to be sold"
 
     def _sold_out(self, call: Call, refusal: Refusal) -> None:
-        sales = self.database.sales.values()
-        assert any(self.sold(sale.id) == sale.items for sale in sales), f"{call}: there are items left"
+        assert any(all(item.state == "sold" for item in items) for _, items in self._known(call)), (
+            f"{call}: not all were known to be sold"
+        )
 
     def _item_held(self, call: Call, refusal: Refusal) -> None:
-        assert call.item_id is not None
-        taken = any(self._was_taken(call, sale_id, call.item_id) for sale_id in self.database.sales)
-        wanted = any(rival.item_id in (None, call.item_id) for rival in self._rivals(call))
-        assert taken or wanted, f"{call}: nobody had it, and nobody wanted it"
+        assert self._was_known(call, "held"), f"{call}: it was not known to be held"
 
     def _all_held(self, call: Call, refusal: Refusal) -> None:
-        free = min(
-            sum(not self._was_taken(call, sale.id, item_id) for item_id in range(sale.items))
-            for sale in self.database.sales.values()
+        assert any(all(item.state != "available" for item in items) for _, items in self._known(call)), (
+            f"{call}: some were known to be free"
         )
-        wanted = len(self._rivals(call))
-        assert free <= wanted, f"{call}: nobody had {free} items, and only {wanted} were wanted"
 
     def _user_limit(self, call: Call, refusal: Refusal) -> None:
-        wanted = sum(rival.user_id == call.user_id for rival in self._rivals(call))
-        assert self._was_full(call, wanted), f"{call}: they had not so many, and wanted {wanted} more"
+        assert any(
+            sum(item.user_id == call.user_id for item in items) >= sale.user_limit
+            for sale, items in self._known(call)
+        ), f"{call}: they were not known to have so many"
+
+    def _was_known(self, call: Call, state: str) -> bool:
+        """Whether the item that was asked for was known to be in this state."""
+        known = (item for _, items in self._known(call) for item in items)
+        return any((item.item_id, item.state) == (call.item_id, state) for item in known)
+
+    def _known(self, call: Call) -> Iterator[tuple[Sale, list[Item]]]:
+        """What its worker knew of a sale at some moment between question and answer.
+
+        Only what was committed and, where nothing fails, not too long ago; a hold that is over is no hold.
+        """
+        for memory in self.memories.of(call.worker):
+            for known in memory.known(call.started_at, call.answered_at):
+                items = [self._item(memory.sale.id, item_id, known) for item_id in range(memory.sale.items)]
+                if None not in items:
+                    yield self.database.sales[memory.sale.id], cast("list[Item]", items)
+
+    def _item(self, sale_id: int, item_id: int, known: Known) -> Item | None:
+        """An item as a worker knew it; ``None`` where it should have known better."""
+        version, versions = known.versions[item_id], self.history.of(sale_id, item_id)
+        if version >= len(versions):
+            return None
+        item, newer = versions[version].item, versions[version + 1 : version + 2]
+        if self._fair and newer and newer[0].at < known.since - STALE_AFTER:
+            return None
+        if self._fair and item.state == "held" and item.held_until is not None:
+            over_at = item.held_until + EXPIRY_MARGIN + CLOCK_ERROR
+            if over_at < known.since:
+                return Item(sale_id, item_id)
+        return item
 
     def _unknown_code(self, call: Call, refusal: Refusal) -> None:
         # One that nobody knew whether it was granted may still come to be.
@@ -364,35 +394,3 @@ class Answers:
         assert self.state(call.code) == "purchased", f"{call}: it is {self.state(call.code)}"
         receipt = refusal.members["receipt"]
         assert (receipt.code, receipt.state) == (call.code, "purchased"), f"{call} was told {receipt}"
-
-    def _was_full(self, call: Call, wanted: int = 0) -> bool:
-        """Whether a worker could think that its user had as many as they may, but for so many."""
-        return any(
-            sum(self._was_taken(call, sale.id, item_id, call.user_id) for item_id in range(sale.items))
-            >= sale.user_limit - wanted
-            for sale in self.database.sales.values()
-        )
-
-    def _was_taken(self, call: Call, sale_id: int, item_id: int, user_id: int | None = None) -> bool:
-        """Whether a worker could think that the item was taken, by this user or by anybody."""
-        since = call.started_at - STALE_AFTER if self._fair else 0.0
-        versions = self.history.of(sale_id, item_id)
-        ends = [version.at for version in versions[1:]] + [inf]
-        return any(
-            end >= since and version.item.state != "available" and user_id in (None, version.item.user_id)
-            for version, end in zip(versions, ends, strict=False)
-        )
-
-    def _rivals(self, call: Call) -> list[Call]:
-        """The checkouts that were under way at the same worker at some time during this one.
-
-        One that has left is still under way, for all that is known.
-        """
-        return [
-            other
-            for other in self.calls
-            if other.kind == "checkout"
-            and other is not call
-            and other.worker == call.worker
-            and other.answered_at >= call.started_at
-        ]

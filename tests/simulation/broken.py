@@ -10,9 +10,18 @@ from typing import Any
 from unittest.mock import patch
 from uuid import UUID
 
+from batching import Undecided
 from batching.batch import Batch
-from sales.exceptions import DatabaseUnavailable, ItemSold, Refusal
-from sales.inventory import HELD, Inventory, ItemRow, Key
+from sales.exceptions import (
+    AllHeld,
+    DatabaseUnavailable,
+    IdempotencyKeyReused,
+    ItemHeld,
+    ItemSold,
+    Refusal,
+    UserLimit,
+)
+from sales.inventory import HELD, Hold, HoldBatch, Inventory, ItemRow, Key
 from sales.runtime import Runtime, Settlement, SettlementBatch
 from sales.services import _Call
 from sales.storage import Storage, _Lost
@@ -75,6 +84,33 @@ def _sold_for_held(
     refusal = _refusal(inventory, user_id, item_id, now)
     held = item_id is not None and item_id < inventory.sale.items and inventory._states[item_id] == HELD
     return ItemSold if held else refusal
+
+
+_hold = HoldBatch.hold
+
+
+def _refuse_for_hopes(reason: type[Refusal]) -> AbstractContextManager[object]:
+    """Holds of the batch that are not saved yet refuse others for this reason."""
+
+    def hold(batch: HoldBatch, user_id: int, item_id: int | None, key: Key | None = None) -> Hold:
+        try:
+            return _hold(batch, user_id, item_id, key)
+        except Undecided:
+            if _hope(batch, user_id, item_id, key) is reason:
+                raise reason from None
+            raise
+
+    return patch.object(HoldBatch, "hold", hold)
+
+
+def _hope(batch: HoldBatch, user_id: int, item_id: int | None, key: Key | None) -> type[Refusal]:
+    if key is not None and (user_id, key.text) in batch._keyed:
+        return IdempotencyKeyReused
+    if item_id in batch.holds:
+        return ItemHeld
+    if item_id is None and len(batch.holds) == batch.inventory.available:
+        return AllHeld
+    return UserLimit
 
 
 _run = Batch.run
@@ -164,6 +200,13 @@ FAULTS: dict[str, Fault] = {
     "nobody sweeps": lambda: patch.object(Runtime, "_sweep", _nothing),
     "nobody sweeps what is wanted": lambda: patch.object(Inventory, "needs_sweep", _false),
     "stale memory is an answer": lambda: patch("sales.services.MAX_STALE", 1),
+    "what failed too often is called held": lambda: patch.multiple(
+        "sales.services", MAX_STALE=1, Overloaded=ItemHeld
+    ),
+    "what a batch hopes for is held": lambda: _refuse_for_hopes(ItemHeld),
+    "what a batch hopes for leaves nothing free": lambda: _refuse_for_hopes(AllHeld),
+    "what a batch hopes for counts towards the limit": lambda: _refuse_for_hopes(UserLimit),
+    "what a batch hopes for uses a key": lambda: _refuse_for_hopes(IdempotencyKeyReused),
 }
 """What is wrong, and how to make it so."""
 

@@ -108,6 +108,7 @@ def _installed(world: World) -> Iterator[None]:
         patch("sales.storage.time", WORKER_TIME),
         patch("sales.codes.os", SimpleNamespace(urandom=world.random.randbytes)),
         patch("sales.inventory.random", world.random),
+        patch("sales.runtime.Inventory", world.answers.memories.make),
         patch("sales.storage.random", world.random),
         patch("sales.services._CheckingOut", _noting(world.answers)),
         patch("sales.runtime.MAX_BATCH", scenario.max_batch),
