@@ -1,7 +1,10 @@
 """The whole service under a load of every kind, judged from the outside."""
 
+import pytest
+
 from tests.acceptance.conftest import MakeService
 from tests.acceptance.history.driver import Load, Plan
+from tests.acceptance.history.evidence import ALONE, LAG
 from tests.acceptance.history.journeys import EVERYTHING
 from tests.acceptance.history.judge import judge_load
 from tests.acceptance.history.operations import Call
@@ -9,13 +12,16 @@ from tests.acceptance.history.operations import Call
 DEADLINE = 60
 
 
-async def test_a_sale_that_sells_out_is_exact_in_every_answer(make_service: MakeService) -> None:
-    service = make_service("--checkout-ttl", "1", "--user-limit", "4", items=300).start()
+@pytest.mark.parametrize(("workers", "lag"), [(1, ALONE), (2, LAG)])
+async def test_a_sale_that_sells_out_is_exact_in_every_answer(
+    make_service: MakeService, workers: int, lag: float
+) -> None:
+    service = make_service("--checkout-ttl", "1", "--user-limit", "4", items=300, workers=workers).start()
     plan = Plan(journeys=EVERYTHING, clients=40, seed=7)
     async with Load([("127.0.0.1", service.port)], plan) as load:
         # Those who abandon their holds keep items from being sold: until the last is, much happens.
         await load.until(lambda: any(o.reason == "sold_out" for o in load.operations[-50:]), DEADLINE)
-    verdict = await judge_load(load, service.database_url())
+    verdict = await judge_load(load, service.database_url(), lag=lag)
     assert verdict.exact, str(verdict)
     # Nothing was wrong, and nothing was left out.
     for call in Call:

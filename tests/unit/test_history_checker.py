@@ -1,13 +1,16 @@
 """The judge of histories: it finds what is wrong, says so in few lines, and is silent about what is right."""
 
+import random
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.acceptance.history.checker import Verdict, judge
+from tests.acceptance.history.evidence import ALONE, LAG
 from tests.acceptance.history.operations import Call, Operation
 from tests.acceptance.history.rows import Allowance, Checkout, Clock, Item, Rows, Sale
+from tests.acceptance.history.spans import Span, Times
 
 EPOCH = 1000.0
 """The database's time when the monotonic clock of these stories is 0."""
@@ -98,7 +101,7 @@ class Story:
             "state": row.state,
         } | {name: None if time is None else iso(time) for name, time in times.items()}
 
-    def judge(self) -> Verdict:
+    def judge(self, lag: float = LAG) -> Verdict:
         """What the judge says."""
         items: dict[int, Item] = {}
         taken = dict.fromkeys((row.user_id for row in self.checkouts.values()), 0)
@@ -136,7 +139,7 @@ class Story:
                 for user, count in (taken | self.taken).items()
             ],
         )
-        return judge(self.operations, rows, Clock(low=EPOCH, high=EPOCH))
+        return judge(self.operations, rows, Clock(low=EPOCH, high=EPOCH), lag=lag)
 
 
 def iso(time: float) -> str:
@@ -148,8 +151,8 @@ def story() -> Story:
     return Story()
 
 
-def kinds(story: Story) -> list[str]:
-    return sorted({violation.kind for violation in story.judge().violations})
+def kinds(story: Story, lag: float = LAG) -> list[str]:
+    return sorted({violation.kind for violation in story.judge(lag).violations})
 
 
 def test_a_run_in_which_all_went_well(story: Story) -> None:
@@ -164,7 +167,7 @@ def test_a_run_in_which_all_went_well(story: Story) -> None:
     story.ask(Call.PURCHASE, 5.5, 409, "checkout_expired", code=back)
     story.hold(2, 1, at=6, told=False)
     story.ask(Call.CHECKOUT, 6, 409, "item_held", user_id=3, item_id=1)
-    story.ask(Call.CHECKOUT, 6, 409, "all_held", user_id=3)
+    story.ask(Call.CHECKOUT, 8, 409, "all_held", user_id=3)
     forgotten = story.hold(1, 2, at=7)
     story.receipt(forgotten, at=8, state="held")
     story.ask(Call.CHECKOUT, 9, 409, "user_limit", user_id=1)
@@ -418,8 +421,15 @@ def test_a_limit_that_was_not_reached(story: Story) -> None:
     story.buy(story.hold(1, 0, at=5), at=6)
     story.ask(Call.CHECKOUT, 10, 409, "user_limit", user_id=1)
     assert kinds(story) == ["false user_limit"]
-    story.ask(Call.CHECKOUT, 10, 409, "item_held", user_id=1, item_id=1)  # in the same batch, perhaps
-    assert kinds(story) == []
+
+
+def test_a_limit_that_was_only_hoped_for(story: Story) -> None:
+    """The other request was in the same batch, and its hold met a changed row."""
+    story.buy(story.hold(1, 0, at=5), at=6)
+    story.hold(2, 1, at=9)
+    story.ask(Call.CHECKOUT, 10, 409, "item_held", user_id=1, item_id=1)
+    story.ask(Call.CHECKOUT, 10, 409, "user_limit", user_id=1, item_id=2)
+    assert kinds(story) == ["false user_limit"]
 
 
 def test_a_limit_that_was_about_to_be_reached(story: Story) -> None:
@@ -427,6 +437,15 @@ def test_a_limit_that_was_about_to_be_reached(story: Story) -> None:
     story.buy(story.hold(1, 0, at=5), at=6)
     story.hold(1, 1, at=12)
     story.operations[-1] = replace(story.operations[-1], started_at=9.5)
+    story.ask(Call.CHECKOUT, 10, 409, "user_limit", user_id=1)
+    assert kinds(story) == ["false user_limit"]
+    story.operations[-1] = replace(story.operations[-1], ended_at=12.0)  # it has waited for that
+    assert kinds(story) == []
+
+
+def test_a_limit_that_was_reached_by_a_hold_of_which_nobody_was_told(story: Story) -> None:
+    story.hold(1, 0, at=5)
+    story.hold(1, 1, at=5, told=False)
     story.ask(Call.CHECKOUT, 10, 409, "user_limit", user_id=1)
     assert kinds(story) == []
 
@@ -436,8 +455,109 @@ def test_a_limit_that_was_reached_once(story: Story) -> None:
     story.buy(story.hold(1, 1, at=5), at=6)
     story.ask(Call.CHECKOUT, 16, 409, "user_limit", user_id=1)  # the first is just over
     assert kinds(story) == []
-    story.ask(Call.CHECKOUT, 30, 409, "user_limit", user_id=1)
+    story.ask(Call.CHECKOUT, 16.2, 409, "user_limit", user_id=1)
     assert kinds(story) == ["false user_limit"]
+
+
+def test_a_limit_that_was_reached_by_what_never_was_there_together(story: Story) -> None:
+    """Three holds of one user touch the request, and no more than one at a time."""
+    story.give_back(story.hold(1, 0, at=5), at=6)
+    story.give_back(story.hold(1, 1, at=8), at=9)
+    story.hold(1, 2, at=11)
+    story.ask(Call.CHECKOUT, 9, 409, "user_limit", user_id=1, started_at=5.0, ended_at=13.0)
+    assert kinds(story) == ["false user_limit"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "facts"), [("user_limit", {"user_id": 1}), ("item_held", {"user_id": 2, "item_id": 1})]
+)
+def test_a_hold_counts_until_its_end_is_known_and_no_longer(
+    story: Story, reason: str, facts: dict[str, int]
+) -> None:
+    """By whoever gave it back, and at another worker so much later as is promised."""
+    story.hold(1, 0, at=5)
+    story.give_back(story.hold(1, 1, at=5), at=8)
+    story.ask(Call.CHECKOUT, 9, 409, reason, **facts)
+    assert kinds(story) == []
+    assert kinds(story, lag=ALONE) == [f"false {reason}"]
+    story.operations[-1] = replace(story.operations[-1], started_at=8.15)
+    assert kinds(story, lag=ALONE) == []
+    story.operations[-1] = replace(story.operations[-1], started_at=9.11, ended_at=9.2)
+    assert kinds(story) == [f"false {reason}"]
+
+
+def test_a_hold_of_whose_end_nobody_was_told_counts_until_its_time_is_over(story: Story) -> None:
+    code = story.give_back(story.hold(1, 1, at=5), at=8, status=0)
+    story.ask(Call.CHECKOUT, 14, 409, "item_held", user_id=2, item_id=1)
+    assert kinds(story) == []
+    story.ask(Call.RELEASE, 10, 204, code=code)  # now it is known when it was over at the latest
+    assert kinds(story) == ["false item_held"]
+
+
+def test_an_item_called_held_that_was_free(story: Story) -> None:
+    story.hold(1, 0, at=5)
+    story.ask(Call.CHECKOUT, 4.8, 409, "item_held", user_id=2, item_id=0)
+    story.ask(Call.CHECKOUT, 6, 409, "item_held", user_id=2, item_id=1)
+    story.ask(Call.CHECKOUT, 17, 409, "item_held", user_id=2, item_id=0)
+    verdict = story.judge()
+    assert [violation.kind for violation in verdict.violations] == ["false item_held"] * 3
+    assert [len(violation.rows) for violation in verdict.violations] == [1, 0, 1]
+
+
+def test_an_item_called_held_that_was_held(story: Story) -> None:
+    story.hold(1, 0, at=5)
+    story.hold(2, 1, at=5, told=False)
+    for at, item in ((5, 0), (14, 0), (16, 0), (14, 1)):
+        story.ask(Call.CHECKOUT, at, 409, "item_held", user_id=2, item_id=item)
+    assert kinds(story) == []
+
+
+def test_an_item_called_held_that_is_sold(story: Story) -> None:
+    story.buy(story.hold(1, 0, at=5), at=6)
+    story.ask(Call.CHECKOUT, 6, 409, "item_held", user_id=2, item_id=0)
+    assert kinds(story) == []
+    story.ask(Call.CHECKOUT, 8, 409, "item_held", user_id=2, item_id=0)
+    assert kinds(story) == ["false item_held"]
+
+
+def test_a_sale_called_all_held_that_was_not(story: Story) -> None:
+    story.hold(1, 0, at=5)
+    story.buy(story.hold(2, 1, at=5), at=6)
+    story.hold(3, 2, at=8)
+    story.ask(Call.CHECKOUT, 9, 409, "all_held", user_id=4)
+    story.ask(Call.CHECKOUT, 16, 409, "all_held", user_id=4)  # the first is just over
+    assert kinds(story) == []
+    story.ask(Call.CHECKOUT, 7, 409, "all_held", user_id=4)
+    assert kinds(story) == ["false all_held"]
+    story.operations[-1] = replace(story.operations[-1], started_at=16.2, ended_at=16.3)
+    assert kinds(story) == ["false all_held"]
+
+
+def test_a_sale_called_all_held_of_which_something_was_free_at_every_moment(story: Story) -> None:
+    """Each item was held at some moment of the request, and never all at once."""
+    for item, at in enumerate((5, 8, 11)):
+        story.give_back(story.hold(item, item, at=at), at=at + 1)
+    story.ask(Call.CHECKOUT, 9, 409, "all_held", user_id=4, started_at=4.0, ended_at=14.0)
+    assert kinds(story) == ["false all_held"]
+
+
+def test_a_sale_of_which_an_item_was_never_wanted_was_not_all_held(story: Story) -> None:
+    story.hold(1, 0, at=5)
+    story.hold(2, 1, at=5)
+    story.ask(Call.CHECKOUT, 6, 409, "all_held", user_id=4)
+    assert kinds(story) == ["false all_held"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_times_agree_with_counting(seed: int) -> None:
+    rng = random.Random(seed)
+    spans = [Span(begin := rng.randrange(20), begin + rng.randrange(6)) for _ in range(rng.randrange(30))]
+    for least in range(1, 6):
+        times = Times(spans, least)
+        for begin in range(25):
+            for end in range(begin, 26):
+                counts = [sum(span.begin <= at <= span.end for span in spans) for at in range(begin, end + 1)]
+                assert times.meet(Span(begin, end)) == (max(counts) >= least)
 
 
 def test_no_sale_where_there_was_one(story: Story) -> None:

@@ -1,18 +1,16 @@
 """Every answer was one that this call may give, and true when it was given.
 
-Memory may refuse a little longer than it must, because other workers free items: that costs somebody a
-second try. It may never call a thing sold that is not, or a code something that it never was.
+Why checkouts are refused is looked at in `check_refusals`.
 """
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
-from sales.inventory import max_unused
 from tests.acceptance.history.check_rows import EXACT
 from tests.acceptance.history.evidence import WORKER_CLOCK, Evidence, Violation
 from tests.acceptance.history.operations import Call, Fate, Operation
-from tests.acceptance.history.rows import Checkout, Sale
+from tests.acceptance.history.rows import Checkout
 
 UNAVAILABLE = {(503, reason) for reason in ("database_unavailable", "outcome_unknown")}
 BUSY = UNAVAILABLE | {(503, "draining"), (503, "overloaded")}
@@ -26,9 +24,6 @@ EXPECTED = {
     Call.RECEIPT: UNAVAILABLE | {(200, ""), (409, "unknown_code")},
     Call.SALE: UNAVAILABLE | {(200, ""), (409, "no_sale")},
 }
-PAUSE_KNOWN = 2.0
-"""Seconds within which every worker knows that a sale was paused or resumed, and somebody has looked."""
-
 CHOSEN = {(409, "item_held"), (409, "item_sold")}
 ANY = {(409, "all_held"), (409, "sold_out")}
 
@@ -50,97 +45,6 @@ def answers_are_of_their_call(evidence: Evidence) -> Iterator[Violation]:
         if not right:
             text = f"{operation.outcome!r} is no answer to this"
             yield Violation(kind="answer", text=text, operations=(operation,))
-
-
-def nothing_is_called_sold_before_it_is(evidence: Evidence) -> Iterator[Violation]:
-    """``item_sold`` and ``sold_out`` are true for a sale that may have been on."""
-
-    def item_may_be_sold(sale: Sale, operation: Operation) -> bool:
-        return any(
-            row.purchased_at is not None and evidence.clock.earliest(row.purchased_at) <= operation.ended_at
-            for row in evidence.of_item.get((sale.id, operation.item_id or 0), ())
-        )
-
-    def all_may_be_sold(sale: Sale, operation: Operation) -> bool:
-        return evidence.sold_by(sale.id, operation.ended_at) >= sale.items
-
-    for reason, may_be in (("item_sold", item_may_be_sold), ("sold_out", all_may_be_sold)):
-        for operation in _refused(evidence, reason):
-            if any(may_be(sale, operation) for sale in evidence.sales_at(operation)):
-                continue
-            rows = [
-                row
-                for sale in evidence.sales_at(operation)
-                for row in evidence.of_item.get((sale.id, operation.item_id or 0), ())
-                if operation.item_id is not None
-            ]
-            yield Violation(
-                kind=f"false {reason}",
-                text=f"{reason} was not true: at most "
-                f"{[evidence.sold_by(sale.id, operation.ended_at) for sale in evidence.sales_at(operation)]} "
-                f"were sold of {[sale.items for sale in evidence.sales_at(operation)]}",
-                operations=(operation, *(o for row in rows for o in evidence.about(row.code, Call.PURCHASE))),
-                rows=tuple(rows),
-            )
-
-
-def nobody_with_room_is_told_of_a_limit(evidence: Evidence) -> Iterator[Violation]:
-    """``user_limit`` is said to those who have, or may be about to have, as much as they may.
-
-    A worker may not know yet what another took back, so a hold counts here until its time is over; and the
-    requests of the same user at the same time count, which may have been in the same batch.
-    """
-    for operation in _refused(evidence, "user_limit"):
-        sales = evidence.sales_at(operation)
-        mine = {sale.id: _perhaps_taken(evidence, sale, operation) for sale in sales}
-        counted = {row.code for rows in mine.values() for row in rows}
-        beside = [
-            other
-            for other in evidence.attempts.get(operation.user_id, ())
-            if other is not operation
-            and other.started_at <= operation.ended_at
-            and (other.ended_at >= operation.started_at or other.fate is Fate.UNKNOWN)
-            and other.code not in counted
-        ]
-        if not any(len(mine[sale.id]) + len(beside) >= sale.user_limit for sale in sales):
-            yield Violation(
-                kind="false user_limit",
-                text=f"user {operation.user_id} had room for another item",
-                operations=(operation, *beside),
-                rows=tuple(row for rows in mine.values() for row in rows),
-            )
-
-
-def nobody_is_told_of_holds_that_they_used(evidence: Evidence) -> Iterator[Violation]:
-    """``hold_limit`` is said to those who have let go as many holds as that."""
-    for operation in _refused(evidence, "hold_limit"):
-        unused = {
-            sale: [
-                row
-                for row in evidence.of_user.get((sale.id, operation.user_id or 0), ())
-                if row.purchased_at is None and evidence.clock.earliest(row.created_at) <= operation.ended_at
-            ]
-            for sale in evidence.sales_at(operation)
-        }
-        if not any(len(rows) >= max_unused(sale.user_limit) for sale, rows in unused.items()):
-            yield Violation(
-                kind="false hold_limit",
-                text=f"user {operation.user_id} had let go of less",
-                operations=(operation,),
-                rows=tuple(row for rows in unused.values() for row in rows),
-            )
-
-
-def nobody_is_told_of_a_pause_that_was_not(evidence: Evidence) -> Iterator[Violation]:
-    """``paused`` is said while somebody who looks at the sale is told so, or a moment before or after."""
-    looks = [o for o in evidence.operations if o.call is Call.SALE and o.answer and o.answer.get("paused")]
-    for operation in _refused(evidence, "paused"):
-        if not any(
-            look.started_at <= operation.ended_at + PAUSE_KNOWN
-            and look.ended_at >= operation.started_at - PAUSE_KNOWN
-            for look in looks
-        ):
-            yield Violation(kind="false paused", text="the sale was not paused", operations=(operation,))
 
 
 def there_is_always_a_sale(evidence: Evidence) -> Iterator[Violation]:
@@ -219,24 +123,6 @@ def counts_of_a_sale_add_up(evidence: Evidence) -> Iterator[Violation]:
             yield Violation(kind="counts", text=text, operations=(operation,))
 
 
-def _refused(evidence: Evidence, reason: str) -> Iterator[Operation]:
-    for operation in evidence.operations:
-        if operation.call is Call.CHECKOUT and operation.reason == reason:
-            yield operation
-
-
-def _perhaps_taken(evidence: Evidence, sale: Sale, operation: Operation) -> list[Checkout]:
-    return [
-        row
-        for row in evidence.of_user.get((sale.id, operation.user_id or 0), ())
-        if evidence.clock.earliest(row.created_at) <= operation.ended_at
-        and (
-            row.purchased_at is not None
-            or evidence.clock.latest(row.expires_at) + WORKER_CLOCK >= operation.started_at
-        )
-    ]
-
-
 def _may_be(state: str, evidence: Evidence, row: Checkout, operation: Operation) -> bool:
     """Whether the checkout can have been in this state at some time between question and answer."""
     clock = evidence.clock
@@ -288,10 +174,6 @@ def _is_time(text: str | None, moment: float | None) -> bool:
 
 CHECKS = (
     answers_are_of_their_call,
-    nothing_is_called_sold_before_it_is,
-    nobody_with_room_is_told_of_a_limit,
-    nobody_is_told_of_holds_that_they_used,
-    nobody_is_told_of_a_pause_that_was_not,
     there_is_always_a_sale,
     refused_codes_are_what_they_are_called,
     receipts_agree,

@@ -5,12 +5,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 
-from tests.acceptance.history import check_answers, check_moments, check_outcomes, check_rows
-from tests.acceptance.history.evidence import Evidence, Violation
+from tests.acceptance.history import (
+    check_answers,
+    check_moments,
+    check_outcomes,
+    check_refusals,
+    check_rows,
+)
+from tests.acceptance.history.evidence import LAG, Evidence, Violation
 from tests.acceptance.history.operations import Operation, Summary
 from tests.acceptance.history.rows import Clock, Rows
 
-CHECKS = (*check_rows.CHECKS, *check_outcomes.CHECKS, *check_answers.CHECKS, *check_moments.CHECKS)
+CHECKS = (
+    *check_rows.CHECKS,
+    *check_outcomes.CHECKS,
+    *check_answers.CHECKS,
+    *check_refusals.CHECKS,
+    *check_moments.CHECKS,
+)
 
 EXAMPLES = 3
 """Violations of a kind that are shown."""
@@ -44,9 +56,9 @@ class Verdict:
         return "\n".join(lines)
 
 
-def judge(operations: Iterable[Operation], rows: Rows, clock: Clock) -> Verdict:
-    """Find whatever is certainly wrong."""
-    evidence = Evidence(operations, rows, clock)
+def judge(operations: Iterable[Operation], rows: Rows, clock: Clock, *, lag: float = LAG) -> Verdict:
+    """Find whatever is certainly wrong. For ``lag`` see `Evidence`."""
+    evidence = Evidence(operations, rows, clock, lag=lag)
     return Verdict(
         summary=Summary.of(evidence.operations),
         violations=list(chain.from_iterable(check(evidence) for check in CHECKS)),

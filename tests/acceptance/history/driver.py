@@ -98,7 +98,7 @@ class Load:
 
 
 class Shopper:
-    """One client, with two connections of its own, most likely to different workers."""
+    """One client, with two connections of its own, most likely to different workers, and one for a friend."""
 
     def __init__(self, load: Load, number: int) -> None:
         self.load = load
@@ -106,7 +106,7 @@ class Shopper:
         self.random = random.Random(f"{load.plan.seed} {number}")
         self.later: list[tuple[float, str]] = []
         """Codes that were not bought at once, each with the time (monotonic) to come back to it."""
-        self._connections: list[Connection | None] = [None, None]
+        self._connections: list[Connection | None] = [None, None, None]
 
     async def shop(self) -> None:
         """One journey after another until the load is gone."""
@@ -138,7 +138,7 @@ class Shopper:
         patience: float | None = None,
         connection: int | None = None,
     ) -> Operation:
-        """Make one request, on one of the connections, and record it."""
+        """Make one request, on this connection or one of the first two, and record it."""
         data = f"{_line(call, user_id, item_id, code)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         slot = self.random.randrange(2) if connection is None else connection
         facts: dict[str, Any] = {"client": self.number, "call": call, "user_id": user_id, "item_id": item_id}
@@ -171,7 +171,7 @@ class Shopper:
         )
 
     async def connect(self, slot: int) -> Connection:
-        """One of the two connections, opened anew now and then. Raises `OSError`."""
+        """One of the connections, opened anew now and then. Raises `OSError`."""
         kept = self._connections[slot]
         if kept is not None and not kept.closed:
             idle = asyncio.get_running_loop().time() - kept.used_at

@@ -8,12 +8,19 @@ from dataclasses import dataclass
 
 from tests.acceptance.history.operations import Call, Fate, Operation
 from tests.acceptance.history.rows import Checkout, Clock, Rows, Sale
+from tests.acceptance.history.spans import Span, Times
 
 WORKER_CLOCK = 2.0
 """Seconds that a worker's idea of the database's time may be wrong, when the database was slow to tell it.
 
-It decides which sale is on and which holds are over in memory, so it blurs refusals, and never what is sold.
+It decides which sale is on.
 """
+
+LAG = 1.0
+"""Seconds after which every worker knows that a hold has ended, where nothing is wrong: as is promised."""
+
+ALONE = 0.1
+"""The same where there is one worker, which ends all holds itself: its clock is not exact."""
 
 SHOWN = 12
 """Operations and rows that are shown for one violation at most."""
@@ -37,12 +44,21 @@ class Violation:
 
 
 class Evidence:
-    """The operations of a run and the rows after it, indexed."""
+    """The operations of a run and the rows after it, indexed.
 
-    def __init__(self, operations: Iterable[Operation], rows: Rows, clock: Clock) -> None:
+    ``lag``: the seconds that a worker may go on counting a hold that has ended.
+    """
+
+    def __init__(
+        self, operations: Iterable[Operation], rows: Rows, clock: Clock, *, lag: float = LAG
+    ) -> None:
         self.operations = sorted(operations, key=lambda operation: operation.started_at)
         self.rows = rows
         self.clock = clock
+        self.lag = lag
+        self._held: dict[tuple[int, int], Times] = {}
+        self._at_the_limit: dict[tuple[int, int], Times] = {}
+        self._all_taken: dict[int, Times] = {}
         self.started_at = self.operations[0].started_at if self.operations else math.inf
         self.checkouts = {row.code: row for row in rows.checkouts}
         self.sales = {sale.id: sale for sale in rows.sales}
@@ -87,6 +103,49 @@ class Evidence:
     def sold_by(self, sale_id: int, moment: float) -> int:
         """How many items of a sale may have been sold by a monotonic time, at most."""
         return bisect_right(self._purchases[sale_id], moment)
+
+    def held(self, sale_id: int, item_id: int) -> Times:
+        """When a worker may have known that an item was held."""
+        place = sale_id, item_id
+        if place not in self._held:
+            self._held[place] = Times(self._known_held(row) for row in self.of_item.get(place, ()))
+        return self._held[place]
+
+    def at_the_limit(self, sale_id: int, user_id: int) -> Times:
+        """When a worker may have known of as many items of a user as one may have."""
+        place = sale_id, user_id
+        if place not in self._at_the_limit:
+            spans = [self._known_taken(row) for row in self.of_user.get(place, ())]
+            self._at_the_limit[place] = Times(spans, self.sales[sale_id].user_limit)
+        return self._at_the_limit[place]
+
+    def all_taken(self, sale_id: int) -> Times:
+        """When a worker may have known that every item of a sale was held or sold."""
+        if sale_id not in self._all_taken:
+            items = self.sales[sale_id].items
+            of_items = [self.of_item.get((sale_id, item_id), ()) for item_id in range(items)]
+            spans = [
+                span
+                for rows in (of_items if all(of_items) else ())
+                for span in Times(self._known_taken(row) for row in rows).spans
+            ]
+            self._all_taken[sale_id] = Times(spans, items)
+        return self._all_taken[sale_id]
+
+    def _known_held(self, row: Checkout) -> Span:
+        """From when to when a worker may have known that this hold was there, at most.
+
+        It ends when its time is over, or before, when somebody was told that it was bought or given back:
+        whoever was not told may have done that later.
+        """
+        ends = [o.ended_at for o in self.about(row.code, Call.PURCHASE, Call.RELEASE) if o.fate is Fate.DONE]
+        end = min([self.clock.latest(row.expires_at), *ends])
+        return Span(self.clock.earliest(row.created_at), end + self.lag)
+
+    def _known_taken(self, row: Checkout) -> Span:
+        """The same for the item, once it was bought for ever."""
+        span = self._known_held(row)
+        return span if row.purchased_at is None else span._replace(end=math.inf)
 
     def certain(self, row: Checkout) -> tuple[float, float] | None:
         """From when to when, in monotonic time, the item surely was this user's; ``None`` if not surely ever.

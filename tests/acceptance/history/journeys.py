@@ -97,6 +97,26 @@ async def hoard(shopper: Shopper) -> None:
             await _buy(shopper, operation)
 
 
+async def hope(shopper: Shopper) -> None:
+    """With room for one more, ask for two at once, of which somebody has just taken the first.
+
+    A worker that does not know of it yet takes both for free: the first comes to nothing, so that there is
+    room for the second, and nothing that would refuse it.
+    """
+    user = next(shopper.load.users)
+    for _ in range(shopper.load.user_limit - 1):
+        if (await shopper.ask(Call.CHECKOUT, user_id=user)).status != 200:
+            return
+    first, second = (shopper.random.randrange(shopper.load.items) for _ in range(2))
+    await shopper.ask(Call.CHECKOUT, user_id=next(shopper.load.users), item_id=first, connection=2)
+    await asyncio.gather(
+        *(
+            shopper.ask(Call.CHECKOUT, user_id=user, item_id=item, connection=number)
+            for number, item in enumerate((first, second))
+        )
+    )
+
+
 async def race(shopper: Shopper) -> None:
     """Do two things to one hold at the same time, on two connections."""
     held = await _hold(shopper, chosen=False)
@@ -132,6 +152,7 @@ EVERYTHING: dict[Journey, float] = {
     come_back: 8,
     leave: 8,
     hoard: 8,
+    hope: 8,
     race: 8,
     look: 4,
     talk_nonsense: 3,

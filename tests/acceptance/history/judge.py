@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from tests.acceptance.history.checker import Verdict, judge
 from tests.acceptance.history.driver import Load, Shopper
-from tests.acceptance.history.evidence import Violation
+from tests.acceptance.history.evidence import LAG, Violation
 from tests.acceptance.history.operations import Call
 from tests.acceptance.history.rows import Rows, has_unswept, read
 
@@ -18,8 +18,11 @@ LOOKS = 4
 """Connections to each address that ask for the counts, so that most likely every worker is asked."""
 
 
-async def judge_load(load: Load, database_url: str, rest: float = REST) -> Verdict:
-    """Judge a load that is over, of a service that still runs. Nobody else may be its client meanwhile."""
+async def judge_load(load: Load, database_url: str, *, rest: float = REST, lag: float = LAG) -> Verdict:
+    """Judge a load that is over, of a service that still runs. Nobody else may be its client meanwhile.
+
+    For ``lag`` see `Evidence`.
+    """
     deadline = time.monotonic() + rest
     while await asyncio.to_thread(has_unswept, database_url) and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
@@ -29,7 +32,7 @@ async def judge_load(load: Load, database_url: str, rest: float = REST) -> Verdi
         if not restless or time.monotonic() > deadline:
             break
         await asyncio.sleep(0.2)
-    verdict = judge(load.operations, rows, clock)
+    verdict = judge(load.operations, rows, clock, lag=lag)
     violations = [Violation(kind="rest", text=text) for text in restless]
     return dataclasses.replace(verdict, violations=verdict.violations + violations)
 

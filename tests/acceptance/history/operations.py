@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from tests.acceptance.history.spans import Span
+
 NOTHING_DONE = {"draining", "overloaded", "database_unavailable"}
 """Reasons of a 5xx that promise that nothing was done; every other 5xx leaves it open."""
 
@@ -67,6 +69,11 @@ class Operation:
         if self.status == 0 or (self.status >= 500 and self.reason not in NOTHING_DONE):
             return Fate.UNKNOWN
         return Fate.REFUSED
+
+    @property
+    def span(self) -> Span:
+        """From the question to the answer."""
+        return Span(self.started_at, self.ended_at)
 
     @property
     def outcome(self) -> str:
