@@ -5,7 +5,7 @@ import pytest
 from tests.acceptance.conftest import MakeService
 from tests.acceptance.history.driver import Load, Plan
 from tests.acceptance.history.evidence import ALONE, LAG
-from tests.acceptance.history.journeys import EVERYTHING
+from tests.acceptance.history.journeys import EVERYTHING, hope
 from tests.acceptance.history.judge import judge_load
 from tests.acceptance.history.operations import Call
 
@@ -38,3 +38,15 @@ async def test_a_sale_that_sells_out_is_exact_in_every_answer(
     assert service.stop() == 0
     assert "300 sold, 0 held, 0 free" in service.output
     assert "Traceback" not in service.output
+
+
+async def test_nobody_is_refused_for_what_was_only_hoped_for(make_service: MakeService) -> None:
+    service = make_service("--checkout-ttl", "2", "--user-limit", "2", items=5000).start()
+    plan = Plan(journeys={hope: 1}, clients=20, seed=7)
+    async with Load([("127.0.0.1", service.port)], plan) as load:
+        # Each time somebody is refused: one user may not have both, and nobody what is held.
+        await load.until(lambda: sum(o.status == 409 for o in load.operations) > 500, DEADLINE)
+    verdict = await judge_load(load, service.database_url())
+    assert verdict.exact, str(verdict)
+    assert {"409 item_held"} <= verdict.summary.refused.keys() <= {"409 item_held", "409 user_limit"}
+    assert service.stop() == 0

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from uuid import UUID
 
+from sales.codes import place_of
 from tests.acceptance.history.driver import Journey, Shopper
 from tests.acceptance.history.operations import Call, Operation
 
@@ -107,14 +109,12 @@ async def hope(shopper: Shopper) -> None:
     for _ in range(shopper.load.user_limit - 1):
         if (await shopper.ask(Call.CHECKOUT, user_id=user)).status != 200:
             return
-    first, second = (shopper.random.randrange(shopper.load.items) for _ in range(2))
-    await shopper.ask(Call.CHECKOUT, user_id=next(shopper.load.users), item_id=first, connection=2)
-    await asyncio.gather(
-        *(
-            shopper.ask(Call.CHECKOUT, user_id=user, item_id=item, connection=number)
-            for number, item in enumerate((first, second))
+    taken = await shopper.ask(Call.CHECKOUT, user_id=next(shopper.load.users), connection=2)
+    if taken.status == 200 and (place := place_of(UUID(taken.code))) is not None:
+        await asyncio.gather(
+            shopper.ask(Call.CHECKOUT, user_id=user, item_id=place[1], connection=0),
+            shopper.ask(Call.CHECKOUT, user_id=user, connection=1),
         )
-    )
 
 
 async def race(shopper: Shopper) -> None:
