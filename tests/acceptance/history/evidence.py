@@ -62,6 +62,8 @@ class Evidence:
         self.started_at = self.operations[0].started_at if self.operations else math.inf
         self.checkouts = {row.code: row for row in rows.checkouts}
         self.sales = {sale.id: sale for sale in rows.sales}
+        self._in_order = sorted(rows.sales, key=lambda sale: sale.starts_at)  # they do not overlap
+        self._starts = [clock.earliest(sale.starts_at) for sale in self._in_order]
         self.of_item: dict[tuple[int, int], list[Checkout]] = defaultdict(list)
         self.of_user: dict[tuple[int, int], list[Checkout]] = defaultdict(list)
         self._purchases: dict[int, list[float]] = defaultdict(list)
@@ -94,11 +96,11 @@ class Evidence:
         """The sales that may have been on for a worker that decided this operation."""
         begin = operation.started_at - WORKER_CLOCK
         end = operation.ended_at + WORKER_CLOCK
-        return [
-            sale
-            for sale in self.rows.sales
-            if self.clock.earliest(sale.starts_at) <= end and self.clock.latest(sale.ends_at) >= begin
-        ]
+        last = bisect_right(self._starts, end)
+        first = last
+        while first and self.clock.latest(self._in_order[first - 1].ends_at) >= begin:
+            first -= 1
+        return self._in_order[first:last]
 
     def sold_by(self, sale_id: int, moment: float) -> int:
         """How many items of a sale may have been sold by a monotonic time, at most."""
