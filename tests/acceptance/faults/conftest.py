@@ -17,10 +17,12 @@ import pytest
 from django.conf import settings
 
 from flashsale_project.embedded_postgres import EmbeddedPostgres
+from sales.storage import CONNECT_TIMEOUT, STATEMENT_TIMEOUT
 from tests.acceptance.conftest import MakeService, Service
 from tests.acceptance.faults.table import FaultTable
 from tests.acceptance.history.connection import Connection
 from tests.acceptance.history.driver import Address, Load, Plan
+from tests.acceptance.history.evidence import LAG
 from tests.acceptance.history.journeys import EVERYTHING
 from tests.acceptance.history.judge import judge_load
 from tests.acceptance.history.operations import Call
@@ -37,6 +39,10 @@ UNAVAILABLE = {"503 database_unavailable", "503 outcome_unknown"}
 
 WITHOUT_DATABASE = UNAVAILABLE | {"503 overloaded"}
 """The same, and what those are told who have waited too long behind a batch that gets no answer."""
+
+BLIND = LAG + STATEMENT_TIMEOUT + CONNECT_TIMEOUT
+"""Seconds after which a worker knows what others did, where it has to find out first that its connection is
+dead, and to wait for another one, while they may have theirs already."""
 
 PROBES = 12
 """Connections that must be served before a service is back: enough to meet every worker."""
@@ -152,7 +158,7 @@ def judged(pytestconfig: pytest.Config) -> Judged:
     tables = [p for p in pytestconfig.pluginmanager.get_plugins() if isinstance(p, FaultTable)]
 
     @asynccontextmanager
-    async def run(fault: str, *services: Service, plan: Plan = CROWD) -> AsyncIterator[Run]:
+    async def run(fault: str, *services: Service, plan: Plan = CROWD, lag: float = LAG) -> AsyncIterator[Run]:
         addresses = [("127.0.0.1", service.port) for service in services]
         # What was there before must be told from what comes now, by clocks that are not quite the same.
         while await asyncio.to_thread(_has_news, services[0].database_url()):  # noqa: ASYNC110
@@ -160,7 +166,7 @@ def judged(pytestconfig: pytest.Config) -> Judged:
         async with Load(addresses, replace(plan, seed=crc32(fault.encode()))) as load:
             run = Run(load)
             yield run
-        verdict = await judge_load(load, services[0].database_url())
+        verdict = await judge_load(load, services[0].database_url(), lag=lag)
         for table in tables:
             table.fault(fault).add(verdict, run.runs, run.back)
         assert verdict.exact, str(verdict)

@@ -10,6 +10,7 @@ import pytest_asyncio
 from tests.acceptance.conftest import MakeService, Service
 from tests.acceptance.faults.conftest import (
     BACK,
+    BLIND,
     WITHOUT_DATABASE,
     Database,
     Judged,
@@ -52,7 +53,7 @@ async def service(make_service: MakeService, proxy: Proxy, full: bool) -> AsyncI
 async def test_a_connection_is_cut(
     service: Service, proxy: Proxy, judged: Judged, full: bool, fault: str, cut: Cut
 ) -> None:
-    async with judged(fault, service) as run:
+    async with judged(fault, service, lag=BLIND) as run:
         run.runs = 100 if full else 8
         for _ in range(run.runs):
             proxy.cuts.append(cut)
@@ -88,7 +89,7 @@ async def _loses_a_release_and_its_receipt(client: Shopper, proxy: Proxy) -> boo
 async def test_the_network_swallows_everything(
     service: Service, proxy: Proxy, judged: Judged, full: bool
 ) -> None:
-    async with judged("black hole for longer than the deadline", service) as run:
+    async with judged("black hole for longer than the deadline", service, lag=BLIND) as run:
         run.runs = 5 if full else 1
         for _ in range(run.runs):
             await run.load.more(50)
@@ -103,7 +104,7 @@ async def test_the_network_swallows_everything(
 async def test_the_database_cannot_be_reached(
     service: Service, proxy: Proxy, judged: Judged, full: bool
 ) -> None:
-    async with judged("PostgreSQL cannot be reached", service) as run:
+    async with judged("PostgreSQL cannot be reached", service, lag=BLIND) as run:
         run.runs = 5 if full else 1
         for _ in range(run.runs):
             await run.load.more(50)

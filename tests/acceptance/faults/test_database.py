@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from tests.acceptance.conftest import Service
-from tests.acceptance.faults.conftest import BACK, WITHOUT_DATABASE, Judged, until_unavailable
+from tests.acceptance.faults.conftest import BACK, BLIND, WITHOUT_DATABASE, Judged, until_unavailable
 from tests.acceptance.faults.processes import descendants, postmaster, send
 from tests.acceptance.history.connection import Connection, Response
 from tests.acceptance.history.operations import Call
@@ -29,7 +29,7 @@ STATUS_LINE = r"\d\d:\d\d:\d\d  \|  .*\n"
 async def test_it_ends(
     embedded: Service, judged: Judged, full: bool, fault: str, sig: signal.Signals
 ) -> None:
-    async with judged(fault, embedded) as run:
+    async with judged(fault, embedded, lag=BLIND) as run:
         run.runs = 5 if full else 1
         for _ in range(run.runs):
             await run.load.more(100)
@@ -42,7 +42,7 @@ async def test_it_ends(
 
 
 async def test_it_is_silent(embedded: Service, judged: Judged, full: bool) -> None:
-    async with judged("PostgreSQL: SIGSTOP for longer than the deadline", embedded) as run:
+    async with judged("PostgreSQL: SIGSTOP for longer than the deadline", embedded, lag=BLIND) as run:
         run.runs = 5 if full else 1
         for _ in range(run.runs):
             await run.load.more(100)
@@ -59,7 +59,7 @@ async def test_it_is_silent(embedded: Service, judged: Judged, full: bool) -> No
 
 async def test_all_its_connections_are_ended(embedded: Service, judged: Judged, full: bool) -> None:
     url = embedded.database_url()
-    async with judged("PostgreSQL: all its connections ended", embedded) as run:
+    async with judged("PostgreSQL: all its connections ended", embedded, lag=BLIND) as run:
         run.runs = 20 if full else 3
         for _ in range(run.runs):
             await run.load.more(50)
@@ -72,7 +72,7 @@ async def test_all_its_connections_are_ended(embedded: Service, judged: Judged, 
 async def test_it_takes_no_writes(embedded: Service, judged: Judged, full: bool) -> None:
     """As on a standby, or where the disk is nearly full and an operator has pulled the brake."""
     url = embedded.database_url()
-    async with judged("PostgreSQL: read-only", embedded) as run:
+    async with judged("PostgreSQL: read-only", embedded, lag=BLIND) as run:
         run.runs = 3 if full else 1
         for _ in range(run.runs):
             await run.load.more(100)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import MakeService
-from tests.acceptance.faults.conftest import WITHOUT_DATABASE, Judged, until_unavailable
+from tests.acceptance.faults.conftest import BLIND, WITHOUT_DATABASE, Judged, until_unavailable
 from tests.acceptance.history.operations import Call
 
 SIZE = 140
@@ -42,7 +42,7 @@ async def test_the_disk_is_full(make_service: MakeService, judged: Judged, small
     await asyncio.to_thread(service.start)
     filler = small_disk / "filler"
     try:
-        async with judged("PostgreSQL: disk full", service) as run:
+        async with judged("PostgreSQL: disk full", service, lag=BLIND) as run:
             run.runs = 3
             for _ in range(run.runs):
                 await run.load.more(100)
