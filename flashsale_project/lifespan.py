@@ -11,8 +11,8 @@ from django.urls import get_resolver
 
 from sales import metrics
 from sales.conf import SaleOptions
+from sales.connections import connection_info
 from sales.runtime import Runtime
-from sales.storage import connection_info
 
 
 async def lifespan(scope: Any, receive: Any, send: Any) -> None:

@@ -10,8 +10,9 @@ import psycopg
 from django.db import Error, connection
 
 from sales.certificate import issue_all
+from sales.connections import hang_up
 from sales.exceptions import DatabaseUnavailable
-from sales.storage import Storage, hang_up
+from sales.storage import Storage
 
 logger = logging.getLogger(__name__)
 

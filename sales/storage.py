@@ -3,74 +3,22 @@
 Every change is one statement (`sales.statements`) for a whole batch, on an asynchronous connection.
 """
 
-import asyncio
-import contextlib
-import logging
-import os
 import random
-import socket
 import time
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
-import psycopg
-from django.db import connections
 from psycopg.rows import namedtuple_row
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from sales import statements
-from sales.arrays import ArrayDumper
 from sales.codes import place_of
-from sales.exceptions import DatabaseUnavailable, OutcomeUnknown
+from sales.connections import Connection, Connections, KeyTaken, Lost, OverLimit
+from sales.exceptions import DatabaseUnavailable
 from sales.inventory import AVAILABLE, Hold, ItemRow, SaleFacts
-from sales.models import IdempotencyKey, SaleItem
-
-logger = logging.getLogger(__name__)
-
-CONNECTIONS = 8
-"""At most so many connections for each worker: a batch of each kind for two sales, and some reads."""
-
-CONNECT_TIMEOUT = 2.0
-"""Seconds that a batch waits for a connection before its members are told that there is none."""
-
-STATEMENT_TIMEOUT = 3.0
-"""Seconds that a connection may be used for one batch or read before it is given up as lost."""
-
-BULK_TIMEOUT = 60.0
-"""The same for what goes through all rows of a sale, or of all sales."""
-
-END_INTERVAL = 0.01
-"""Seconds between two looks whether a session has ended."""
-
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
-
-
-class OverLimit(Exception):
-    """A batch would give a user more than the limit allows; the database refused all of it."""
-
-
-class Session(NamedTuple):
-    """A connection as the server knows it; a process id alone may belong to another one later."""
-
-    pid: int
-    began_at: datetime
-
-
-class _Lost(DatabaseUnavailable):
-    """The connection broke under a statement: it was done or not, or will be yet by its ``session``."""
-
-    def __init__(self, session: Session | None) -> None:
-        super().__init__()
-        self.session = session
-
-
-class KeyTaken(Exception):
-    """A key of the batch was used before; the database refused all of it."""
+from sales.models import SaleItem
 
 
 class Receipt(NamedTuple):
@@ -119,14 +67,6 @@ class Changed:
     rows: list[tuple[int, ItemRow]]
 
 
-def connection_info() -> str:
-    """The connection string of Django's default database, for connections of our own."""
-    parameters = connections["default"].get_connection_params()
-    for name in ("cursor_factory", "context", "prepare_threshold", "client_encoding"):
-        parameters.pop(name, None)
-    return psycopg.conninfo.make_conninfo(**parameters)
-
-
 class Storage:
     """The database of one worker. Use it with ``async with``.
 
@@ -137,32 +77,14 @@ class Storage:
     """
 
     def __init__(self, conninfo: str) -> None:
-        self._complained_at = -1.0
-        self._sessions: WeakKeyDictionary[Connection, Session] = WeakKeyDictionary()
-        self._pool = AsyncConnectionPool(
-            conninfo,
-            open=False,
-            min_size=2,
-            max_size=CONNECTIONS,
-            timeout=CONNECT_TIMEOUT,
-            # The pool doubles its pause with each failed attempt; giving up early resets it, so that a
-            # database that is back is found within seconds.
-            reconnect_timeout=3.0,
-            configure=self._configure,
-            kwargs={
-                "autocommit": True,
-                "prepare_threshold": 2,
-                "application_name": "flashsale worker",
-                "connect_timeout": 2,
-            },
-        )
+        self._connections = Connections(conninfo)
 
     async def __aenter__(self) -> "Storage":
-        await self._pool.open()
+        await self._connections.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._pool.close()
+        await self._connections.__aexit__(*exc_info)
 
     # --- reads
 
@@ -173,7 +95,7 @@ class Storage:
         Those are the sales that are not over, holds included, and of those to come the first. Raises
         `DatabaseUnavailable` also where the database takes no writes: nothing can be sold then.
         """
-        async with self._connection() as connection:
+        async with self._connections.lend() as connection:
             if await (await connection.execute(statements.READ_ONLY)).fetchone() == (True,):
                 raise DatabaseUnavailable("The database takes no writes.")
             offset = await _clock_offset(connection)
@@ -183,7 +105,7 @@ class Storage:
 
     async def counts(self, sale_ids: Collection[int]) -> dict[int, Counts]:
         """Any sales and how much of them is sold and held, as far as they exist."""
-        async with self._connection() as connection:
+        async with self._connections.lend() as connection:
             cursor = connection.cursor(row_factory=namedtuple_row)
             await cursor.execute(statements.COUNTS, [list(sale_ids)])
             found = [row._asdict() for row in await cursor.fetchall()]
@@ -194,7 +116,7 @@ class Storage:
 
     async def uncertified(self) -> list[int]:
         """The sales of which nothing can change any more and that have no certificate."""
-        async with self._connection() as connection:
+        async with self._connections.lend() as connection:
             cursor = await connection.execute(statements.UNCERTIFIED)
             return [sale_id for (sale_id,) in await cursor.fetchall()]
 
@@ -203,7 +125,7 @@ class Storage:
 
         A certificate is JSON, or ``None`` as long as it is not written. Sales that do not exist are left out.
         """
-        async with self._connection() as connection:
+        async with self._connections.lend() as connection:
             cursor = await connection.execute(statements.CERTIFICATES, [list(sale_ids)])
             return {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
 
@@ -220,14 +142,14 @@ class Storage:
 
     async def receipts(self, codes: Collection[UUID]) -> dict[UUID, Receipt]:
         """The checkouts of these codes, as far as they exist."""
-        async with self._connection() as connection:
+        async with self._connections.lend() as connection:
             cursor = await connection.execute(statements.RECEIPT, [list(codes)])
             return {row[0]: Receipt(*row) for row in await cursor.fetchall()}
 
     async def keyed(self, sale_id: int, keys: Collection[tuple[int, str]]) -> dict[tuple[int, str], Keyed]:
         """What users were granted with these keys before: by user and key, as far as they were used."""
         parameters = {"sale": sale_id, "users": [user for user, _ in keys], "keys": [key for _, key in keys]}
-        async with self._connection() as connection:
+        async with self._connections.lend() as connection:
             cursor = await connection.execute(statements.KEYED, parameters)
             return {(row[0], row[1]): Keyed(row[2], row[3]) for row in await cursor.fetchall()}
 
@@ -281,20 +203,20 @@ class Storage:
 
     async def sweep(self, sale_id: int) -> Changed:
         """Give back the items of a sale whose hold is over, and close their checkouts."""
-        async with self._connection(bulk=True) as connection:
+        async with self._connections.lend(bulk=True) as connection:
             cursor = await connection.execute(statements.SWEEP, {"sale": sale_id})
             return _freed(await cursor.fetchall())
 
     async def sweep_all(self) -> list[tuple[int, ItemRow]]:
         """`sweep` each sale in which something can be held, and return the rows of the items given back."""
-        async with self._connection() as connection:
+        async with self._connections.lend() as connection:
             cursor = await connection.execute(statements.STARTED)
             sale_ids = [sale_id for (sale_id,) in await cursor.fetchall()]
         return [row for sale_id in sale_ids for row in (await self.sweep(sale_id)).rows]
 
     async def try_sweep(self, sale_id: int) -> list[tuple[int, ItemRow]]:
         """`sweep`, unless another worker is at it just now."""
-        async with self._connection() as connection, connection.transaction():
+        async with self._connections.lend() as connection, connection.transaction():
             cursor = await connection.execute(
                 "SELECT pg_try_advisory_xact_lock(hashtext('flashsale sweep'), %s::integer)", [sale_id]
             )
@@ -323,11 +245,11 @@ class Storage:
                 [key.item_id for _, key in keyed],
             ]
         try:
-            async with self._connection() as connection:
+            async with self._connections.lend() as connection:
                 return await _items(connection, statement, parameters)
-        except _Lost as lost:
+        except Lost as lost:
             # A batch is committed as a whole: what is missing beside others was stale, not lost.
-            async with self._second_try(lost) as connection:
+            async with self._connections.second_try(lost) as connection:
                 codes = [hold.code for hold in wanted]
                 held = await _items(connection, statements.HELD, {"ids": ids, "codes": codes})
                 return held or await _items(connection, statement, parameters)
@@ -337,24 +259,24 @@ class Storage:
     ) -> list[tuple[Any, ...]]:
         """The rows that a purchase or release changed; ``done`` finds those of one that was lost."""
         try:
-            async with self._connection() as connection:
+            async with self._connections.lend() as connection:
                 return await (await connection.execute(statement, parameters)).fetchall()
-        except _Lost as lost:
-            async with self._second_try(lost) as connection:
+        except Lost as lost:
+            async with self._connections.second_try(lost) as connection:
                 rows = await (await connection.execute(done, parameters)).fetchall() if done else []
                 return rows + await (await connection.execute(statement, parameters)).fetchall()
 
     async def _item_rows(
         self, statement: str, parameters: dict[str, Any], *, bulk: bool = False
     ) -> tuple[int, list[ItemRow]]:
-        async with self._connection(bulk=bulk) as connection:
+        async with self._connections.lend(bulk=bulk) as connection:
             cursor = await connection.execute(statement, parameters, binary=True)
             rows = await cursor.fetchall()
             return rows[0][0], [ItemRow(*row[1:]) for row in rows if row[1] is not None]
 
     async def _over_limit(self, sale_id: int, wanted: list[Hold]) -> set[int]:
         """The users whom these holds would take over their limit."""
-        async with self._connection() as connection:
+        async with self._connections.lend() as connection:
             cursor = await connection.execute(
                 """SELECT wanted.user_id FROM sales_sale AS sale, unnest(%s::bigint[]) AS wanted (user_id)
                    LEFT JOIN sales_allowance AS allowance
@@ -365,88 +287,6 @@ class Storage:
                 [[hold.user_id for hold in wanted], sale_id, sale_id],
             )
             return {user_id for (user_id,) in await cursor.fetchall()}
-
-    @asynccontextmanager
-    async def _second_try(self, lost: _Lost) -> AsyncIterator[Connection]:
-        """A connection for what was lost, once the server has ended the session that it was lost with.
-
-        Only then nothing of it can come any more: neither a statement that the server is still at work
-        on, nor one that the network still has. Raises `OutcomeUnknown` where this one is lost too, or
-        where that session does not end in time.
-        """
-        try:
-            async with self._connection() as connection:
-                while lost.session is not None:
-                    cursor = await connection.execute(statements.END_SESSION, lost.session)
-                    if await cursor.fetchone() is None:
-                        break
-                    await asyncio.sleep(END_INTERVAL)
-                yield connection
-        except DatabaseUnavailable as failure:
-            raise OutcomeUnknown from failure
-
-    @asynccontextmanager
-    async def _connection(self, *, bulk: bool = False) -> AsyncIterator[Connection]:
-        session = None
-        try:
-            async with self._pool.connection() as connection:
-                session = self._sessions.get(connection)
-                # Hanging up, not cancelling: a server that does not answer does not cancel either.
-                loop = asyncio.get_running_loop()
-                limit = BULK_TIMEOUT if bulk else STATEMENT_TIMEOUT
-                watchdog = loop.call_later(limit, hang_up, connection)
-                try:
-                    yield connection
-                finally:
-                    watchdog.cancel()
-        except psycopg.errors.CheckViolation as error:
-            if error.diag.constraint_name == "allowance_within_limit":
-                raise OverLimit from error
-            self._complain(error)
-            raise DatabaseUnavailable from error
-        except psycopg.errors.UniqueViolation as error:
-            if error.diag.table_name == IdempotencyKey._meta.db_table:
-                raise KeyTaken from error
-            self._complain(error)
-            raise DatabaseUnavailable from error
-        except (psycopg.Error, OSError) as error:
-            if _is_lost(error):
-                # The others are most likely lost too: better new ones than one batch after the other.
-                await self._pool.drain()
-                raise _Lost(session) from error
-            if not isinstance(error, PoolTimeout | PoolClosed):
-                self._complain(error)
-            raise DatabaseUnavailable from error
-
-    async def _configure(self, connection: Connection) -> None:
-        connection.adapters.register_dumper(list, ArrayDumper)
-        await connection.execute(statements.SETTINGS)
-        cursor = await connection.execute(statements.SESSION)
-        self._sessions[connection] = Session(*(await cursor.fetchone() or ()))
-
-    def _complain(self, error: Exception) -> None:
-        """Log that a statement was refused, which it never should be: once a second, not for each batch."""
-        if time.monotonic() - self._complained_at >= 1:
-            self._complained_at = time.monotonic()
-            logger.error("a statement failed: %s", str(error).strip(), exc_info=error)
-
-
-def hang_up(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> None:
-    """End a connection under whoever uses it, so that they get an error at once."""
-    with (
-        contextlib.suppress(OSError, psycopg.Error),
-        socket.socket(fileno=os.dup(connection.fileno())) as sock,
-    ):
-        sock.shutdown(socket.SHUT_RDWR)
-
-
-def _is_lost(error: Exception) -> bool:
-    """Whether the connection broke under a statement, so that its outcome is not known."""
-    return (
-        isinstance(error, psycopg.OperationalError)
-        and not isinstance(error, PoolTimeout | PoolClosed)
-        and (error.sqlstate is None or error.sqlstate.startswith(("08", "57P")))
-    )
 
 
 async def _clock_offset(connection: Connection) -> float:

@@ -13,10 +13,10 @@ from django.db import connection
 
 from flashsale_project.embedded_backend.base import embedded_postgres
 from sales.conf import SaleOptions
+from sales.connections import connection_info
 from sales.models import Sale
 from sales.rotation import create_sale
 from sales.runtime import Runtime
-from sales.storage import connection_info
 
 DEADLINE = 20
 """Seconds after which a state that was waited for is given up: far more than a slow machine needs."""

@@ -53,8 +53,9 @@ async def _sell() -> float:
 
     As in a worker, the next items are held while the last ones are bought.
     """
+    from sales.connections import connection_info
     from sales.inventory import HoldBatch, Inventory
-    from sales.storage import Storage, connection_info
+    from sales.storage import Storage
 
     async with Storage(connection_info()) as storage:
         offset, sales = await storage.sales()

@@ -16,8 +16,8 @@ from uvicorn.server import ServerState
 from flashsale_project.asgi import application
 from flashsale_project.express import ExpressProtocol
 from flashsale_project.protocol import Protocol
+from sales.connections import connection_info
 from sales.runtime import Runtime
-from sales.storage import connection_info
 from tests.conftest import DEADLINE
 
 HEADERS = [(b"date", b"Sat, 21 Nov 2026 00:00:00 GMT"), (b"server", b"uvicorn")]
@@ -162,7 +162,7 @@ def reasons(lane: Lane) -> list[str]:
 @contextlib.asynccontextmanager
 async def commits_held(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Meanwhile no batch can be committed, for as long as it takes."""
-    monkeypatch.setattr("sales.storage.STATEMENT_TIMEOUT", 3600)
+    monkeypatch.setattr("sales.connections.STATEMENT_TIMEOUT", 3600)
     monkeypatch.setattr("sales.runtime.SAVE_TIMEOUT", 3600)
     async with await psycopg.AsyncConnection.connect(connection_info()) as connection:
         await connection.execute("LOCK TABLE sales_saleitem IN SHARE MODE")

@@ -12,10 +12,10 @@ import pytest
 
 from sales import services
 from sales.codes import new_code
+from sales.connections import connection_info
 from sales.exceptions import NoCertificate, NoSale, Overloaded, Refusal, UnknownCode
 from sales.models import Sale
 from sales.runtime import Runtime
-from sales.storage import connection_info
 from tests.conftest import eventually
 
 FEW = 20
@@ -67,7 +67,7 @@ async def narrow(sale: Sale, open_worker: OpenWorker, monkeypatch: pytest.Monkey
 @asynccontextmanager
 async def locked(table: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Meanwhile nobody can read a table, for as long as it takes."""
-    monkeypatch.setattr("sales.storage.STATEMENT_TIMEOUT", 3600)
+    monkeypatch.setattr("sales.connections.STATEMENT_TIMEOUT", 3600)
     async with await psycopg.AsyncConnection.connect(connection_info()) as connection:
         await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
         yield

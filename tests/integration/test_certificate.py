@@ -17,9 +17,9 @@ from sales import services
 from sales.certificate import INVARIANTS, Certificate, certify
 from sales.codes import MAX_ITEMS, new_code
 from sales.conf import SaleOptions
+from sales.connections import connection_info
 from sales.models import Allowance, Checkout, Sale, SaleItem
 from sales.runtime import Runtime
-from sales.storage import connection_info
 from tests.conftest import DEADLINE
 
 # Only the tables of sales are emptied after each test.

@@ -19,9 +19,9 @@ from django.db import connection
 from sales import __version__, metrics, services
 from sales.certificate import INVARIANTS, certify, issue, issue_all
 from sales.conf import SaleOptions
+from sales.connections import connection_info
 from sales.models import Sale, SaleCertificate
 from sales.runtime import Runtime
-from sales.storage import connection_info
 from tests.conftest import DEADLINE, eventually
 from tests.integration.lanes import LANES, Express, Stock, connected
 

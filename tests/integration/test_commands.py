@@ -22,9 +22,9 @@ from django.test import override_settings
 from sales import __version__, services
 from sales.certificate import INVARIANTS, certify
 from sales.conf import LIMITS, SaleOptions
+from sales.connections import connection_info
 from sales.models import Sale
 from sales.runtime import Runtime
-from sales.storage import connection_info
 
 # Only the tables of sales are emptied after each test.
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=["sales"])
@@ -226,7 +226,7 @@ def test_expirecheckouts_says_that_the_database_does_not_answer(
 ) -> None:
     age(sql, hold((7, 0))[0])
     before = rows(sql)
-    monkeypatch.setattr("sales.storage.CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr("sales.connections.CONNECT_TIMEOUT", 0.2)
     monkeypatch.setattr(
         "sales.management.commands.expirecheckouts.connection_info",
         lambda: psycopg.conninfo.make_conninfo(connection_info(), dbname="no_such_database"),

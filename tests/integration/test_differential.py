@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sales.conf import SaleOptions
+from sales.connections import connection_info
 from sales.models import Sale
 from sales.runtime import Runtime
-from sales.storage import connection_info
 from tests.integration.lanes import both
 
 

@@ -15,9 +15,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from flashsale_project.express import ExpressProtocol, Pending
 from flashsale_project.protocol import SLICE
+from sales.connections import connection_info
 from sales.inventory import Inventory
 from sales.runtime import Runtime
-from sales.storage import connection_info
 from tests.conftest import eventually
 from tests.integration.lanes import NEVER, Express, Lane, commits_held, connected, post, reasons, statuses
 

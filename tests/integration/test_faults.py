@@ -10,10 +10,10 @@ import pytest
 
 from sales import services
 from sales.conf import SaleOptions
+from sales.connections import connection_info
 from sales.exceptions import AlreadyPurchased, DatabaseUnavailable, ItemHeld, OutcomeUnknown
 from sales.models import Sale
 from sales.runtime import Runtime
-from sales.storage import connection_info
 from tests.conftest import eventually
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -116,7 +116,7 @@ async def worker(
 ) -> AsyncIterator[Runtime]:
     """A worker that reaches its database through the proxy only."""
     monkeypatch.setattr("sales.runtime.TICK", 3600)
-    monkeypatch.setattr("sales.storage.CONNECT_TIMEOUT", 1.0)
+    monkeypatch.setattr("sales.connections.CONNECT_TIMEOUT", 1.0)
     conninfo = psycopg.conninfo.make_conninfo(connection_info(), host="127.0.0.1", port=proxy.port)
     async with Runtime(conninfo, options) as runtime:
         # Its first look for certificates goes on beside us, and would take a cut that is meant for others.
@@ -151,7 +151,7 @@ async def until_it_works(call: Callable[[], Awaitable[Any]]) -> Any:
 
 async def connected(worker: Runtime) -> None:
     """Wait until no connection is being made: the next request is that of the test."""
-    pool = worker.storage._pool
+    pool = worker.storage._connections._pool
 
     def is_calm() -> bool:
         stats = pool.get_stats()
@@ -323,7 +323,7 @@ async def test_a_database_that_is_away_refuses_and_comes_back_without_a_restart(
 async def test_a_database_that_falls_silent_is_given_up_and_found_again(
     worker: Runtime, proxy: Proxy, stored: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sales.storage.STATEMENT_TIMEOUT", 0.2)
+    monkeypatch.setattr("sales.connections.STATEMENT_TIMEOUT", 0.2)
     held = await services.checkout(worker, user_id=1, item_id=5)
     proxy.cut = "silence"
     for call in (
@@ -354,7 +354,7 @@ async def test_a_worker_that_starts_without_a_database_serves_once_it_is_there(
     sale: Sale, proxy: Proxy, options: SaleOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sales.runtime.TICK", 0.05)
-    monkeypatch.setattr("sales.storage.CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr("sales.connections.CONNECT_TIMEOUT", 0.5)
     conninfo = psycopg.conninfo.make_conninfo(connection_info(), host="127.0.0.1", port=proxy.port)
     proxy.cut = "all"
     async with Runtime(conninfo, options) as worker:

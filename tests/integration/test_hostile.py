@@ -14,9 +14,9 @@ import uvloop
 
 from sales.codes import place_of
 from sales.conf import SaleOptions
+from sales.connections import connection_info
 from sales.models import Sale
 from sales.runtime import Runtime
-from sales.storage import connection_info
 from tests.conftest import DEADLINE
 from tests.integration.lanes import LANES, Express, Lane, Stock, connected
 from tests.integration.test_differential import request

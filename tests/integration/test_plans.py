@@ -79,7 +79,8 @@ async def everything(worker: Runtime, user_id: int) -> None:
 async def plans(worker: Runtime) -> dict[str, str]:
     """The plans of what the connections of a worker have prepared, by statement."""
     found = {}
-    connections = [await worker.storage._pool.getconn() for _ in range(worker.storage._pool.max_size)]
+    pool = worker.storage._connections._pool
+    connections = [await pool.getconn() for _ in range(pool.max_size)]
     try:
         for connection in connections:
             for name, parameters, statement in await (await connection.execute(PREPARED)).fetchall():
@@ -89,7 +90,7 @@ async def plans(worker: Runtime) -> dict[str, str]:
                     found[statement] = "\n".join(line for (line,) in await cursor.fetchall())
     finally:
         for connection in connections:
-            await worker.storage._pool.putconn(connection)
+            await pool.putconn(connection)
     return found
 
 
@@ -113,7 +114,7 @@ async def test_no_statement_scans_a_table_even_if_it_was_planned_when_it_was_emp
 
 async def blocks(worker: Runtime, statement: str, parameters: Any = None) -> int:
     """How many blocks of tables and indexes a statement reads, on a connection of a worker."""
-    async with worker.storage._connection() as connection:
+    async with worker.storage._connections.lend() as connection:
         explained = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}"
         (document,) = (await (await connection.execute(explained, parameters)).fetchone()) or (None,)
         plan = (json.loads(document) if isinstance(document, str) else document)[0]["Plan"]

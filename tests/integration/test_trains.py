@@ -16,7 +16,7 @@ from batching import SaveFailed
 from batching.examples.trains import booking
 from batching.examples.trains.booking import MAX_TRIES, BookingOffice, Conflict, Unavailable
 from batching.examples.trains.models import SEATS, Refused, Train
-from sales.storage import connection_info
+from sales.connections import connection_info
 from tests.conftest import eventually
 
 Sql = Callable[..., list[tuple[Any, ...]]]

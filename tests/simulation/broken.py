@@ -12,6 +12,7 @@ from uuid import UUID
 
 from batching import Undecided
 from batching.batch import Batch
+from sales.connections import Lost
 from sales.exceptions import (
     AllHeld,
     DatabaseUnavailable,
@@ -24,7 +25,7 @@ from sales.exceptions import (
 from sales.inventory import HELD, Hold, HoldBatch, Inventory, ItemRow, Key
 from sales.runtime import Runtime, Settlement, SettlementBatch
 from sales.services import _Call
-from sales.storage import Storage, _Lost
+from sales.storage import Storage
 from tests.simulation.database import Database, Item, Transaction
 from tests.simulation.network import Server, Weather
 from tests.simulation.scenario import BAD, ONE_LOSS, SLOW_END
@@ -153,10 +154,10 @@ async def _ask_only(
     storage: Storage, statement: str, parameters: dict[str, Any], *, done: str | None = None
 ) -> list[tuple[Any, ...]]:
     try:
-        async with storage._connection() as connection:
+        async with storage._connections.lend() as connection:
             return await (await connection.execute(statement, parameters)).fetchall()
-    except _Lost as lost:
-        async with storage._second_try(lost) as connection:
+    except Lost as lost:
+        async with storage._connections.second_try(lost) as connection:
             rows = await (await connection.execute(done, parameters)).fetchall() if done else []
     if not rows:
         raise DatabaseUnavailable
@@ -211,7 +212,7 @@ FAULTS: dict[str, Fault] = {
 """What is wrong, and how to make it so."""
 
 FAULTS_AFTER_LOSSES: dict[str, tuple[list[Weather], Fault]] = {
-    "what was lost counts as not done": (BAD, lambda: patch("sales.storage._is_lost", _false)),
+    "what was lost counts as not done": (BAD, lambda: patch("sales.connections._is_lost", _false)),
     "what was lost is not looked for": (BAD, lambda: patch.object(Transaction, "by_code", _nothing_held)),
     "what was lost is looked for before it has ended": (
         [SLOW_END],
@@ -221,7 +222,7 @@ FAULTS_AFTER_LOSSES: dict[str, tuple[list[Weather], Fault]] = {
     "what others bought counts as bought": (BAD, lambda: patch.object(Transaction, "is_of_batch", _true)),
     "what is lost twice counts as not done": (
         BAD,
-        lambda: patch("sales.storage.OutcomeUnknown", DatabaseUnavailable),
+        lambda: patch("sales.connections.OutcomeUnknown", DatabaseUnavailable),
     ),
     "what is cut off counts as not done": (
         BAD,

@@ -20,7 +20,7 @@ import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from sales import statements
-from sales.storage import CONNECT_TIMEOUT, CONNECTIONS
+from sales.connections import CONNECT_TIMEOUT, CONNECTIONS
 from tests.simulation.database import Database, KeyUsed, LimitExceeded, Transaction
 from tests.simulation.loop import PROCESS, SimulatedLoop
 from tests.simulation.sql import Rows, is_batch, run_statement, statement_name

@@ -105,6 +105,7 @@ def _installed(world: World) -> Iterator[None]:
     with (
         patch("sales.certifier.time", WORKER_TIME),
         patch("sales.runtime.time", WORKER_TIME),
+        patch("sales.connections.time", WORKER_TIME),
         patch("sales.storage.time", WORKER_TIME),
         patch("sales.codes.os", SimpleNamespace(urandom=world.random.randbytes)),
         patch("sales.inventory.random", world.random),

@@ -13,11 +13,12 @@ import pytest
 
 from sales import statements
 from sales.codes import new_code, place_of
+from sales.connections import connection_info
 from sales.exceptions import DatabaseUnavailable
 from sales.inventory import Hold, ItemRow, Key, SaleFacts
 from sales.models import Sale as SaleModel
 from sales.models import SaleItem
-from sales.storage import Changed, Granted, Receipt, Storage, connection_info
+from sales.storage import Changed, Granted, Receipt, Storage
 from tests.conftest import DEADLINE, eventually
 from tests.simulation.database import Database, KeyUsed, LimitExceeded, Sale, Transaction
 from tests.simulation.loop import SimulatedLoop
@@ -117,7 +118,9 @@ class Model:
         self.database = Database(self._now)
         server = Server(self._loop, Random(0), self.database, lambda *values: None)
         self._storage = Storage("")
-        self._storage._pool = Pool(server, self._storage._configure)  # type: ignore[assignment]
+        self._storage._connections._pool = Pool(  # type: ignore[assignment]
+            server, self._storage._connections._configure
+        )
         self._other: Transaction | None = None
         self._began = sales[0].starts_at.timestamp() + 60
         for sale in sales:
@@ -396,7 +399,7 @@ def _ids_and_codes(codes: list[UUID]) -> dict[str, Any]:
 
 async def _rows(storage: Storage, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
     """The rows of a statement, without times."""
-    async with storage._connection() as connection:
+    async with storage._connections.lend() as connection:
         rows = await (await connection.execute(statement, parameters)).fetchall()
         return [row[:-1] for row in rows]
 
@@ -432,7 +435,7 @@ def _comparable(result: Any) -> Any:
 def test_the_model_does_what_postgresql_does(
     make_sale: Callable[..., SaleModel], monkeypatch: pytest.MonkeyPatch, seed: int | str
 ) -> None:
-    monkeypatch.setattr("sales.storage.STATEMENT_TIMEOUT", DEADLINE * 3)
+    monkeypatch.setattr("sales.connections.STATEMENT_TIMEOUT", DEADLINE * 3)
     number = seed if isinstance(seed, int) else SystemRandom().randrange(10**6)
     sale = make_sale(items=7, user_limit=2, checkout_ttl=DAY // 2, lasts=DAY)
     sales = [sale, make_sale(items=5, user_limit=2, checkout_ttl=DAY // 2, starts_at=sale.ends_at)]

@@ -105,8 +105,9 @@ class Worker:
 
     async def _live(self) -> None:
         runtime = Runtime("", OPTIONS)
-        self.pool = Pool(self.server, runtime.storage._configure)
-        runtime.storage._pool = self.pool  # type: ignore[assignment]
+        connections = runtime.storage._connections
+        self.pool = Pool(self.server, connections._configure)
+        connections._pool = self.pool  # type: ignore[assignment]
         async with runtime:
             self.runtime = runtime
             self.state = "serving"

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from sales.arrays import ArrayDumper
-from sales.storage import connection_info
+from sales.connections import connection_info
 
 CODES = [UUID(int=0), UUID(int=2**128 - 1), UUID("00000040-0072-80d2-8b06-7bc5baa26c1e")]
 

@@ -5,9 +5,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from sales.connections import connection_info
 from sales.exceptions import DatabaseUnavailable
 from sales.inventory import ItemRow
-from sales.storage import Storage, connection_info
+from sales.storage import Storage
 
 
 class Command(BaseCommand):
