@@ -12,6 +12,7 @@ from django.db import Error, connection
 from sales.certificate import issue_all
 from sales.connections import hang_up
 from sales.exceptions import DatabaseUnavailable
+from sales.patience import Patience
 from sales.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -54,11 +55,8 @@ class Certifier:
     async def _write(self) -> None:
         try:
             if due := await self._storage.uncertified():
-                watchdog = asyncio.get_running_loop().call_later(TIMEOUT, self._hang_up)
-                try:
+                with Patience(TIMEOUT, self._hang_up):
                     await asyncio.to_thread(self._issue, due)
-                finally:
-                    watchdog.cancel()
         except (DatabaseUnavailable, Error) as error:
             if not self._closing:
                 logger.error("no certificate was written: %s", str(error.__cause__ or error).strip())
