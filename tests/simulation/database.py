@@ -240,7 +240,8 @@ class Transaction:
         """`sales.statements.COUNTS`, of one sale."""
         if (sale := self.database.sales.get(sale_id)) is None:
             return None
-        rows = [item for item in self._seen().items.values() if item.sale_id == sale_id]
+        items = self._seen().items.values() if sale.starts_at <= self.now else ()
+        rows = [item for item in items if item.sale_id == sale_id]
         held = [item for item in rows if item.state == "held" and _after(item.held_until, self.now)]
         return Counts(*sale, sold=sum(item.state == "sold" for item in rows), held=len(held))
 
