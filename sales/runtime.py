@@ -32,7 +32,7 @@ from sales.exceptions import (
 )
 from sales.inventory import Hold, HoldBatch, Inventory, ItemRow, SaleFacts
 from sales.rotation import rotate
-from sales.storage import Changed, Counts, Keyed, Receipt, Storage
+from sales.storage import Changed, Counts, Keyed, Mark, Receipt, Storage
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Runtime:
         self.admission = Admission(MAX_PENDING)
         self.draining = False
         self.database_answers = False
-        self._marks: dict[int, int] = {}
+        self._marks: dict[int, Mark] = {}
         self._swept_at = 0.0
         self._looked_at = 0.0
         self._certifier = Certifier(self.storage)
@@ -128,7 +128,8 @@ class Runtime:
         if self.database_answers:
             with contextlib.suppress(DatabaseUnavailable):
                 # What a service that is gone has left behind, in sales that nobody watches any more.
-                self._learn(await self.storage.sweep_all())
+                for changed in await self.storage.sweep_all():
+                    self._learn(changed.server, changed.rows)
         housekeeping = asyncio.create_task(self._housekeeping(), name="housekeeping")
         self._stack.push_async_callback(_cancelled, housekeeping)
         for processor in (self.checkouts, self.purchases, self.releases, self._looks):
@@ -179,8 +180,10 @@ class Runtime:
                 return inventory
         return None
 
-    async def look(self, inventory: Inventory) -> None:
+    async def look(self, inventory: Inventory) -> Inventory:
         """Learn what any worker committed before this call, unless the database does not answer in time.
+
+        Returns the inventory that knows it, which is a new one where the server is another one now.
 
         All who ask at the same time share one look, and looks keep `LOOK_INTERVAL` between them. Where too
         many ask, the others do without.
@@ -189,6 +192,7 @@ class Runtime:
             with contextlib.suppress(BatchError, TimeoutError, Overloaded), self.admission.entered("look"):
                 async with asyncio.timeout(LOOK_TIMEOUT):
                     await self._looks.run(inventory.sale.id, _nothing_to_do)
+        return self.inventories.get(inventory.sale.id, inventory)
 
     # Each of these raises `BatchError`, or `Overloaded`. Who leaves is not read for any more.
 
@@ -242,13 +246,14 @@ class Runtime:
         inventory = batch.inventory
         with metrics.BATCH_SECONDS.labels("checkout").time():
             if batch.needs_sweep:
-                self._learn((await self.storage.sweep(sale_id)).rows)
+                swept = await self.storage.sweep(sale_id)
+                self._learn(swept.server, swept.rows)
             try:
                 granted = await self.storage.hold(inventory.sale, batch.holds.values())
             except OutcomeUnknown:
                 return {hold: OutcomeUnknown(code=str(hold.code)) for hold in batch.holds.values()}
         metrics.BATCH_SIZE.labels("checkout").observe(len(batch.holds))
-        inventory.learn(granted.rows)
+        self._learn(granted.server, ((sale_id, row) for row in granted.rows))
         failures: dict[Hold, Exception] = {hold: Repeated(keyed) for hold, keyed in granted.repeated.items()}
         if granted.stale:
             metrics.STALE.inc(len(granted.stale))
@@ -306,7 +311,7 @@ class Runtime:
             except OutcomeUnknown:
                 return {wish: OutcomeUnknown(code=str(wish.code)) for wish in batch}
         metrics.BATCH_SIZE.labels(kind).observe(len(batch))
-        self._learn(changed.rows)
+        self._learn(changed.server, changed.rows)
         return await self._failures(kind, batch, changed.codes)
 
     async def _failures(
@@ -331,10 +336,15 @@ class Runtime:
             return {settlement: OutcomeUnknown(code=str(settlement.code)) for settlement in failed}
         return {settlement: _why(receipts.get(settlement.code)) for settlement in failed}
 
-    def _learn(self, rows: Iterable[tuple[int, ItemRow]]) -> None:
+    def _learn(self, server: int, rows: Iterable[tuple[int, ItemRow]]) -> None:
+        """Take in what was committed on this server.
+
+        Of a sale that was loaded from another one nothing is learnt: it may have other rows. The next
+        look there finds whatever is left out.
+        """
         for sale_id, row in rows:
-            if (inventory := self.inventories.get(sale_id)) is not None:
-                inventory.learn([row])
+            if (mark := self._marks.get(sale_id)) is not None and mark.server == server:
+                self.inventories[sale_id].learn([row])
 
     # --- housekeeping
 
@@ -376,30 +386,40 @@ class Runtime:
                 metrics.ITEMS.labels(state).set(getattr(current, state))
 
     async def _load_sales(self) -> None:
-        self.clock.offset, sales = await self.storage.sales()
+        server, self.clock.offset, sales = await self.storage.sales()
         for sale in sales:
-            if (inventory := self.inventories.get(sale.id)) is not None:
-                inventory.sale = sale
+            if (mark := self._marks.get(sale.id)) is not None and mark.server == server:
+                self.inventories[sale.id].sale = sale
             else:
-                self._marks[sale.id], rows = await self.storage.load(sale.id)
-                self.inventories[sale.id] = Inventory(sale, rows)
+                await self._load(sale)
         for gone in self.inventories.keys() - {sale.id for sale in sales}:
             del self.inventories[gone], self._marks[gone]
         self._selling = None  # the sales may have changed
 
+    async def _load(self, sale: SaleFacts) -> None:
+        """Know a sale by its rows alone, whatever was known of it from another server."""
+        mark, rows = await self.storage.load(sale.id)
+        self.inventories[sale.id] = Inventory(sale, rows)
+        self._marks[sale.id] = mark
+        self._selling = None
+
     async def _refresh(self, inventory: Inventory) -> None:
+        """Learn what was committed since the last time, by anybody; on another server, everything."""
         sale_id = inventory.sale.id
         if (since := self._marks.get(sale_id)) is None:
             return  # over, and dropped while a last batch was saved
         mark, rows = await self.storage.changes(sale_id, since)
-        inventory.learn(rows)
-        if sale_id in self._marks:
+        if mark.server != since.server:
+            await self._load(inventory.sale)
+        elif (now := self._marks.get(sale_id)) is not None and now.server == mark.server:
+            self.inventories[sale_id].learn(rows)
             self._marks[sale_id] = mark
 
     async def _sweep(self, inventory: Inventory) -> None:
         inventory.expire(self.clock.now())
         if inventory.has_expired:
-            inventory.learn(row for _, row in await self.storage.try_sweep(inventory.sale.id))
+            swept = await self.storage.try_sweep(inventory.sale.id)
+            self._learn(swept.server, swept.rows)
 
     def _covered_until(self) -> float:
         """The end of the sales that follow each other without a gap from now on."""

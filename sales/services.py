@@ -134,7 +134,7 @@ async def status(runtime: Runtime, *, sale_id: int | None = None) -> SaleStatus:
         return SaleStatus(
             sale=found.sale, sold=found.sold, held=found.held, next_starts_at=runtime.next_starts_at()
         )
-    await runtime.look(inventory)
+    inventory = await runtime.look(inventory)
     inventory.expire(runtime.clock.now())
     return SaleStatus(
         sale=inventory.sale,

@@ -16,16 +16,31 @@ from sales.models import SaleItem
 ITEM = """item_id, version, CASE state WHEN 'held' THEN 1 WHEN 'sold' THEN 2 ELSE 0 END,
            user_id, extract(epoch FROM held_until)::float8"""
 
-RECEIPT = """SELECT code, sale_id, item_id, user_id, created_at, expires_at, purchased_at,
-                     CASE WHEN state = 'held' AND expires_at <= now() THEN 'expired' ELSE state END AS state
+# A column of each statement from whose rows something is told as done. Where there are synchronous standbys,
+# a statement that found any rows writes a message, so that its own commit waits for a standby; and standbys
+# get commits in their order, so when it returns they have all that it saw. That a row can be seen is not
+# enough: once its session was kept from waiting, by an operator, a time limit or a restart, it is seen on
+# this server alone, and a failover undoes it.
+CONFIRMED = """(SELECT pg_logical_emit_message(true, 'flashsale', '')
+                WHERE current_setting('synchronous_standby_names') <> '')"""
+
+# Which server this is. It is told from any other, and from itself before a restart, by when it was started;
+# and from itself before the crash of one of its processes, which does not change that, by where it recovered
+# to. Rows may have gone back in the one case, and ids of transactions are given again in all of them.
+SERVER = """hashtextextended(concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
+                                       pg_last_wal_replay_lsn()), 0)"""
+
+RECEIPT = f"""SELECT code, sale_id, item_id, user_id, created_at, expires_at, purchased_at,
+                     CASE WHEN state = 'held' AND expires_at <= now() THEN 'expired' ELSE state END AS state,
+                     {CONFIRMED}
               FROM sales_checkout WHERE code = ANY(%s::uuid[])"""
 
 SALE = """SELECT id, extract(epoch FROM starts_at)::float8 AS starts_at,
                   extract(epoch FROM ends_at)::float8 AS ends_at,
                   items, user_limit, checkout_ttl, paused FROM sales_sale"""
 
-READ_ONLY = """SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean
-                      OR NOT has_table_privilege('sales_saleitem', 'UPDATE')"""
+READ_ONLY = f"""SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean
+                       OR NOT has_table_privilege('sales_saleitem', 'UPDATE'), {SERVER}, pg_backend_pid()"""
 
 # Five seconds more: for a hold taken in the last moment, and its sweep.
 OVER_AT = "ends_at + make_interval(secs => checkout_ttl + 5)"
@@ -36,7 +51,8 @@ UNCERTIFIED = f"SELECT id FROM sales_sale WHERE NOT closed AND {OVER_AT} <= now(
 
 STARTED = "SELECT id FROM sales_sale WHERE NOT closed AND starts_at <= now() ORDER BY starts_at"
 
-CERTIFICATES = f"""SELECT sale.id, extract(epoch FROM {OVER_AT})::float8, document::text
+CERTIFICATES = f"""SELECT sale.id, extract(epoch FROM {OVER_AT})::float8, document::text,
+                          CASE WHEN document IS NOT NULL THEN {CONFIRMED} END
                    FROM sales_sale AS sale LEFT JOIN sales_salecertificate ON sale_id = sale.id
                    WHERE sale.id = ANY(%s::bigint[])"""
 
@@ -59,17 +75,19 @@ LIVE = f""" WHERE NOT closed AND {OVER_AT} > now()
 
 # Rows that a transaction wrote which had not ended when the watermark was taken, or began later. Whatever
 # else was committed was seen then. Ages of transaction ids are compared, not the ids: those wrap around.
+_MARK = f"SELECT {SERVER} AS server, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS watermark"
+
 CHANGES = f"""
-    WITH mark AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS watermark)
-    SELECT mark.watermark, item.* FROM mark LEFT JOIN (
+    WITH mark AS MATERIALIZED ({_MARK})
+    SELECT mark.*, item.* FROM mark LEFT JOIN (
         SELECT {ITEM} FROM sales_saleitem
         WHERE sale_id = %(sale)s AND age(xmin) <= age((%(since)s::bigint & 4294967295)::text::xid)
     ) AS item ON true
 """
 
 LOAD = f"""
-    WITH mark AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS watermark)
-    SELECT mark.watermark, item.* FROM mark LEFT JOIN (
+    WITH mark AS MATERIALIZED ({_MARK})
+    SELECT mark.*, item.* FROM mark LEFT JOIN (
         SELECT {ITEM} FROM sales_saleitem WHERE sale_id = %(sale)s AND version > 0
     ) AS item ON true
 """
@@ -143,22 +161,38 @@ SWEEP = _GIVE_BACK.format(
     state="expired",
 )
 
+TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('flashsale sweep'), %s::integer)"
+
 # What became of a batch whose answer was lost.
-HELD = f"""SELECT {ITEM} FROM sales_saleitem
+HELD = f"""SELECT {ITEM}, {CONFIRMED} FROM sales_saleitem
            WHERE id = ANY(%(ids)s::bigint[]) AND code = ANY(%(codes)s::uuid[])"""
-BOUGHT = f"""SELECT code, sale_id, {ITEM} FROM sales_saleitem
+BOUGHT = f"""SELECT code, sale_id, {ITEM}, {CONFIRMED} FROM sales_saleitem
              WHERE id = ANY(%(ids)s::bigint[]) AND state = 'sold' AND code IN (
                  SELECT code FROM sales_checkout WHERE code = ANY(%(codes)s::uuid[]) AND batch = %(batch)s)"""
 
 # Of each connection of a worker. Its statements are planned once, most likely when the tables are empty, and
 # then run while they grow by a million rows: a plan that is good for an empty table would scan them all. So
 # they go by the indexes from the beginning. And compiling a plan takes longer than any of them runs.
-SETTINGS = """SET timezone TO 'UTC'; SET jit TO off; SET plan_cache_mode TO force_generic_plan;
+# And whatever a role or a database prefers, an answer of 200 is a commit that lasts, and warnings are heard.
+SETTINGS = """SELECT set_config('synchronous_commit', CASE WHEN chosen IN ('off', 'local') THEN 'on'
+                                                      ELSE chosen END, false)
+              FROM current_setting('synchronous_commit') AS chosen;
+              SET client_min_messages TO warning;
+              SET timezone TO 'UTC'; SET jit TO off; SET plan_cache_mode TO force_generic_plan;
               SET enable_seqscan TO off; SET enable_hashjoin TO off; SET enable_mergejoin TO off"""
 
-SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-END_SESSION = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                 WHERE pid = %s AND backend_start = %s"""
+SESSION = f"""SELECT pid, backend_start, {SERVER}, pg_is_in_recovery()
+              FROM pg_stat_activity WHERE pid = pg_backend_pid()"""
+
+# A session that is at work is left to finish, which takes it no longer than its end would: where it waits
+# for a standby, ending it would show everybody what no standby has. Behind a lock, or somebody who does not
+# read, it may stay for ever, and has committed nothing.
+END_SESSION = """SELECT CASE WHEN state = 'active' AND coalesce(wait_event_type, '') NOT IN ('Lock', 'Client')
+                             THEN false ELSE pg_terminate_backend(pid) END
+                 FROM pg_stat_activity WHERE pid = %s AND backend_start = %s"""
+
+AWAITING_STANDBY = """SELECT pid, backend_start FROM pg_stat_activity
+                      WHERE pid = ANY(%s::integer[]) AND wait_event = 'SyncRep'"""
 
 
 # In one order, so that two batches with the same keys cannot deadlock.
@@ -169,7 +203,7 @@ _NAMED = """, named AS (
             ORDER BY granted.user_id, asked.key
         )"""
 
-KEYED = """SELECT user_id, key, item_id, code FROM sales_idempotencykey
+KEYED = f"""SELECT user_id, key, item_id, code, {CONFIRMED} FROM sales_idempotencykey
            JOIN unnest(%(users)s::bigint[], %(keys)s::text[]) AS asked (user_id, key) USING (user_id, key)
            WHERE sale_id = %(sale)s"""
 

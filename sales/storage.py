@@ -34,10 +34,18 @@ class Receipt(NamedTuple):
     state: str
 
 
+class Mark(NamedTuple):
+    """Until when the items of a sale are known: all that this server had committed at this watermark."""
+
+    server: int
+    watermark: int
+
+
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What became of a batch of holds: the rows that were saved, and the holds that were not."""
+    """What became of a batch of holds: the rows that ``server`` saved, and the holds that were not."""
 
+    server: int
     rows: list[ItemRow]
     stale: list[Hold]
     repeated: dict[Hold, "Keyed"]
@@ -61,8 +69,12 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The codes that a statement acted on, and the rows of their items, each with its sale's id."""
+    """The codes that a statement acted on, and the rows of their items, each with its sale's id.
 
+    ``server`` is where that was done, for who knows those items from another one.
+    """
+
+    server: int
     codes: set[UUID]
     rows: list[tuple[int, ItemRow]]
 
@@ -88,70 +100,74 @@ class Storage:
 
     # --- reads
 
-    async def sales(self) -> tuple[float, list[SaleFacts]]:
-        """The sales that a worker must know, and the seconds to add to `time.monotonic` for the
-        database's time.
+    async def sales(self) -> tuple[int, float, list[SaleFacts]]:
+        """The server, the seconds to add to `time.monotonic` for its time, and the sales to be known.
 
         Those are the sales that are not over, holds included, and of those to come the first. Raises
         `DatabaseUnavailable` also where the database takes no writes: nothing can be sold then.
         """
-        async with self._connections.lend() as connection:
-            if await (await connection.execute(statements.READ_ONLY)).fetchone() == (True,):
+
+        async def look(connection: Connection) -> tuple[int, float, list[SaleFacts]]:
+            cursor = await connection.execute(statements.READ_ONLY)
+            read_only, server, pid = await cursor.fetchone() or (True, 0, 0)
+            self._connections.check_session(connection, pid)
+            if read_only:
+                await self._connections.renew()
                 raise DatabaseUnavailable("The database takes no writes.")
             offset = await _clock_offset(connection)
             facts = connection.cursor(row_factory=namedtuple_row)
             await facts.execute(statements.SALE + statements.LIVE)
-            return offset, [SaleFacts(**row._asdict()) for row in await facts.fetchall()]
+            return server, offset, [SaleFacts(**row._asdict()) for row in await facts.fetchall()]
+
+        return await self._connections.read(look)
 
     async def counts(self, sale_ids: Collection[int]) -> dict[int, Counts]:
         """Any sales and how much of them is sold and held, as far as they exist."""
-        async with self._connections.lend() as connection:
+
+        async def look(connection: Connection) -> list[dict[str, Any]]:
             cursor = connection.cursor(row_factory=namedtuple_row)
             await cursor.execute(statements.COUNTS, [list(sale_ids)])
-            found = [row._asdict() for row in await cursor.fetchall()]
+            return [row._asdict() for row in await cursor.fetchall()]
+
         return {
             row["id"]: Counts(sold=row.pop("sold"), held=row.pop("held"), sale=SaleFacts(**row))
-            for row in found
+            for row in await self._connections.read(look)
         }
 
     async def uncertified(self) -> list[int]:
         """The sales of which nothing can change any more and that have no certificate."""
-        async with self._connections.lend() as connection:
-            cursor = await connection.execute(statements.UNCERTIFIED)
-            return [sale_id for (sale_id,) in await cursor.fetchall()]
+        return [sale_id for (sale_id,) in await self._rows(statements.UNCERTIFIED)]
 
     async def certificates(self, sale_ids: Collection[int]) -> dict[int, tuple[float, str | None]]:
         """When nothing of these sales can change any more, in seconds since the epoch, and what they proved.
 
         A certificate is JSON, or ``None`` as long as it is not written. Sales that do not exist are left out.
         """
-        async with self._connections.lend() as connection:
-            cursor = await connection.execute(statements.CERTIFICATES, [list(sale_ids)])
-            return {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
+        rows = await self._rows(statements.CERTIFICATES, [list(sale_ids)])
+        return {row[0]: (row[1], row[2]) for row in rows}
 
-    async def load(self, sale_id: int) -> tuple[int, list[ItemRow]]:
-        """All items of a sale that were ever changed, and the watermark for `changes`."""
+    async def load(self, sale_id: int) -> tuple[Mark, list[ItemRow]]:
+        """All items of a sale that were ever changed, and the mark for `changes`."""
         return await self._item_rows(statements.LOAD, {"sale": sale_id}, bulk=True)
 
-    async def changes(self, sale_id: int, since: int) -> tuple[int, list[ItemRow]]:
-        """The items changed by what was committed after this watermark, and the next watermark.
+    async def changes(self, sale_id: int, since: Mark) -> tuple[Mark, list[ItemRow]]:
+        """The items changed by what was committed after this mark, and the next mark.
 
-        Some may be known already: what overlaps is given twice rather than never.
+        Some may be known already: what overlaps is given twice rather than never. Where the next mark is
+        of another server than this one, the rows mean nothing, and the sale must be loaded anew.
         """
-        return await self._item_rows(statements.CHANGES, {"sale": sale_id, "since": since})
+        return await self._item_rows(statements.CHANGES, {"sale": sale_id, "since": since.watermark})
 
     async def receipts(self, codes: Collection[UUID]) -> dict[UUID, Receipt]:
         """The checkouts of these codes, as far as they exist."""
-        async with self._connections.lend() as connection:
-            cursor = await connection.execute(statements.RECEIPT, [list(codes)])
-            return {row[0]: Receipt(*row) for row in await cursor.fetchall()}
+        rows = await self._rows(statements.RECEIPT, [list(codes)])
+        return {row[0]: Receipt(*row[:-1]) for row in rows}
 
     async def keyed(self, sale_id: int, keys: Collection[tuple[int, str]]) -> dict[tuple[int, str], Keyed]:
         """What users were granted with these keys before: by user and key, as far as they were used."""
         parameters = {"sale": sale_id, "users": [user for user, _ in keys], "keys": [key for _, key in keys]}
-        async with self._connections.lend() as connection:
-            cursor = await connection.execute(statements.KEYED, parameters)
-            return {(row[0], row[1]): Keyed(row[2], row[3]) for row in await cursor.fetchall()}
+        rows = await self._rows(statements.KEYED, parameters)
+        return {(row[0], row[1]): Keyed(row[2], row[3]) for row in rows}
 
     # --- writes
 
@@ -166,7 +182,7 @@ class Storage:
         repeated: dict[Hold, Keyed] = {}
         while wanted:
             try:
-                rows = await self._hold(sale, wanted)
+                server, rows = await self._hold(sale, wanted)
             except OverLimit:
                 # Rare: memory knows most of what users have. Once more without theirs.
                 over = await self._over_limit(sale.id, wanted)
@@ -185,8 +201,8 @@ class Storage:
                 continue
             granted = {row.item_id for row in rows}
             missing = [hold for hold in wanted if hold.item_id not in granted]
-            return Granted(rows, stale + missing, repeated)
-        return Granted([], stale, repeated)
+            return Granted(server, rows, stale + missing, repeated)
+        return Granted(0, [], stale, repeated)
 
     async def purchase(self, codes: Collection[UUID]) -> Changed:
         """Sell the items that these codes hold, where the hold is not over, in one statement.
@@ -194,41 +210,47 @@ class Storage:
         A code that is not among those returned was not bought now: `receipts` tells why.
         """
         parameters = _ids_and_codes(list(codes)) | {"batch": random.getrandbits(63)}
-        rows = await self._settled(statements.PURCHASE, parameters, done=statements.BOUGHT)
-        return Changed({row[0] for row in rows}, [(row[1], ItemRow(*row[2:])) for row in rows])
+        server, rows = await self._settled(statements.PURCHASE, parameters, done=statements.BOUGHT)
+        return Changed(server, {row[0] for row in rows}, [(row[1], ItemRow(*row[2:7])) for row in rows])
 
     async def release(self, codes: Collection[UUID]) -> Changed:
         """Give back the items that these codes hold, and close their checkouts as released."""
-        return _freed(await self._settled(statements.RELEASE, _ids_and_codes(list(codes))))
+        return _freed(*await self._settled(statements.RELEASE, _ids_and_codes(list(codes))))
+
+    # What is swept twice is swept once.
 
     async def sweep(self, sale_id: int) -> Changed:
         """Give back the items of a sale whose hold is over, and close their checkouts."""
-        async with self._connections.lend(bulk=True) as connection:
+
+        async def sweep(connection: Connection) -> Changed:
             cursor = await connection.execute(statements.SWEEP, {"sale": sale_id})
-            return _freed(await cursor.fetchall())
+            return _freed(self._connections.server(connection), await cursor.fetchall())
 
-    async def sweep_all(self) -> list[tuple[int, ItemRow]]:
-        """`sweep` each sale in which something can be held, and return the rows of the items given back."""
-        async with self._connections.lend() as connection:
-            cursor = await connection.execute(statements.STARTED)
-            sale_ids = [sale_id for (sale_id,) in await cursor.fetchall()]
-        return [row for sale_id in sale_ids for row in (await self.sweep(sale_id)).rows]
+        return await self._connections.read(sweep, bulk=True)
 
-    async def try_sweep(self, sale_id: int) -> list[tuple[int, ItemRow]]:
+    async def sweep_all(self) -> list[Changed]:
+        """`sweep` each sale in which something can be held."""
+        sale_ids = [sale_id for (sale_id,) in await self._rows(statements.STARTED)]
+        return [await self.sweep(sale_id) for sale_id in sale_ids]
+
+    async def try_sweep(self, sale_id: int) -> Changed:
         """`sweep`, unless another worker is at it just now."""
-        async with self._connections.lend() as connection, connection.transaction():
-            cursor = await connection.execute(
-                "SELECT pg_try_advisory_xact_lock(hashtext('flashsale sweep'), %s::integer)", [sale_id]
-            )
-            if not (await cursor.fetchone() or (False,))[0]:
-                return []
-            cursor = await connection.execute(statements.SWEEP, {"sale": sale_id})
-            return _freed(await cursor.fetchall()).rows
+
+        async def sweep(connection: Connection) -> Changed:
+            rows: list[tuple[Any, ...]] = []
+            async with connection.transaction():
+                cursor = await connection.execute(statements.TRY_LOCK, [sale_id])
+                if await cursor.fetchone() == (True,):
+                    cursor = await connection.execute(statements.SWEEP, {"sale": sale_id})
+                    rows = await cursor.fetchall()
+            return _freed(self._connections.server(connection), rows)
+
+        return await self._connections.read(sweep)
 
     # ---
 
-    async def _hold(self, sale: SaleFacts, wanted: list[Hold]) -> list[ItemRow]:
-        """The items of these holds that were held now."""
+    async def _hold(self, sale: SaleFacts, wanted: list[Hold]) -> tuple[int, list[ItemRow]]:
+        """The server, and the items of these holds that were held there now."""
         keyed = [(hold.code, hold.key) for hold in wanted if hold.key is not None]
         update, statement = statements.hold(sale.checkout_ttl, keyed=bool(keyed))
         ids = [SaleItem.id_of(sale.id, hold.item_id) for hold in wanted]
@@ -246,47 +268,60 @@ class Storage:
             ]
         try:
             async with self._connections.lend() as connection:
-                return await _items(connection, statement, parameters)
+                return self._connections.server(connection), await _items(connection, statement, parameters)
         except Lost as lost:
             # A batch is committed as a whole: what is missing beside others was stale, not lost.
             async with self._connections.second_try(lost) as connection:
                 codes = [hold.code for hold in wanted]
                 held = await _items(connection, statements.HELD, {"ids": ids, "codes": codes})
-                return held or await _items(connection, statement, parameters)
+                return self._connections.server(connection), held or await _items(
+                    connection, statement, parameters
+                )
 
     async def _settled(
         self, statement: str, parameters: dict[str, Any], *, done: str | None = None
-    ) -> list[tuple[Any, ...]]:
-        """The rows that a purchase or release changed; ``done`` finds those of one that was lost."""
+    ) -> tuple[int, list[tuple[Any, ...]]]:
+        """The server, and the rows that a purchase or release changed; ``done`` finds those of a lost one."""
         try:
             async with self._connections.lend() as connection:
-                return await (await connection.execute(statement, parameters)).fetchall()
+                rows = await (await connection.execute(statement, parameters)).fetchall()
+                return self._connections.server(connection), rows
         except Lost as lost:
             async with self._connections.second_try(lost) as connection:
                 rows = await (await connection.execute(done, parameters)).fetchall() if done else []
-                return rows + await (await connection.execute(statement, parameters)).fetchall()
+                rows += await (await connection.execute(statement, parameters)).fetchall()
+                return self._connections.server(connection), rows
+
+    async def _rows(self, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
+        """What a statement finds that changes nothing."""
+
+        async def look(connection: Connection) -> list[tuple[Any, ...]]:
+            return await (await connection.execute(statement, parameters)).fetchall()
+
+        return await self._connections.read(look)
 
     async def _item_rows(
         self, statement: str, parameters: dict[str, Any], *, bulk: bool = False
-    ) -> tuple[int, list[ItemRow]]:
-        async with self._connections.lend(bulk=bulk) as connection:
+    ) -> tuple[Mark, list[ItemRow]]:
+        async def look(connection: Connection) -> tuple[Mark, list[ItemRow]]:
             cursor = await connection.execute(statement, parameters, binary=True)
             rows = await cursor.fetchall()
-            return rows[0][0], [ItemRow(*row[1:]) for row in rows if row[1] is not None]
+            return Mark(*rows[0][:2]), [ItemRow(*row[2:]) for row in rows if row[2] is not None]
+
+        return await self._connections.read(look, bulk=bulk)
 
     async def _over_limit(self, sale_id: int, wanted: list[Hold]) -> set[int]:
         """The users whom these holds would take over their limit."""
-        async with self._connections.lend() as connection:
-            cursor = await connection.execute(
-                """SELECT wanted.user_id FROM sales_sale AS sale, unnest(%s::bigint[]) AS wanted (user_id)
-                   LEFT JOIN sales_allowance AS allowance
-                       ON allowance.user_id = wanted.user_id AND allowance.sale_id = %s
-                   WHERE sale.id = %s
-                   GROUP BY wanted.user_id, allowance.taken, sale.user_limit
-                   HAVING count(*) + coalesce(allowance.taken, 0) > sale.user_limit""",
-                [[hold.user_id for hold in wanted], sale_id, sale_id],
-            )
-            return {user_id for (user_id,) in await cursor.fetchall()}
+        rows = await self._rows(
+            """SELECT wanted.user_id FROM sales_sale AS sale, unnest(%s::bigint[]) AS wanted (user_id)
+               LEFT JOIN sales_allowance AS allowance
+                   ON allowance.user_id = wanted.user_id AND allowance.sale_id = %s
+               WHERE sale.id = %s
+               GROUP BY wanted.user_id, allowance.taken, sale.user_limit
+               HAVING count(*) + coalesce(allowance.taken, 0) > sale.user_limit""",
+            [[hold.user_id for hold in wanted], sale_id, sale_id],
+        )
+        return {user_id for (user_id,) in rows}
 
 
 async def _clock_offset(connection: Connection) -> float:
@@ -300,7 +335,7 @@ async def _clock_offset(connection: Connection) -> float:
 
 async def _items(connection: Connection, statement: str, parameters: Any) -> list[ItemRow]:
     cursor = await connection.execute(statement, parameters)
-    return [ItemRow(*row) for row in await cursor.fetchall()]
+    return [ItemRow(*row[:5]) for row in await cursor.fetchall()]
 
 
 def _ids_and_codes(codes: list[UUID]) -> dict[str, Any]:
@@ -308,8 +343,10 @@ def _ids_and_codes(codes: list[UUID]) -> dict[str, Any]:
     return {"ids": [SaleItem.id_of(*place) if place else None for place in places], "codes": codes}
 
 
-def _freed(rows: list[tuple[Any, ...]]) -> Changed:
+def _freed(server: int, rows: list[tuple[Any, ...]]) -> Changed:
     """Rows of code, sale, item and version, of items that are available again."""
     return Changed(
-        {row[0] for row in rows}, [(row[1], ItemRow(row[2], row[3], AVAILABLE, None, None)) for row in rows]
+        server,
+        {row[0] for row in rows},
+        [(row[1], ItemRow(row[2], row[3], AVAILABLE, None, None)) for row in rows],
     )

@@ -58,7 +58,7 @@ async def _sell() -> float:
     from sales.storage import Storage
 
     async with Storage(connection_info()) as storage:
-        offset, sales = await storage.sales()
+        _, offset, sales = await storage.sales()
         sale = min(sales, key=lambda sale: sale.starts_at)
         inventory = Inventory(sale, [])
 

@@ -1,20 +1,27 @@
 """The database goes away: before a batch, in the middle of it, and between its commit and the answer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
+from django.conf import settings
+from django.db import OperationalError, connection
 
 from sales import services
 from sales.conf import SaleOptions
 from sales.connections import connection_info
-from sales.exceptions import AlreadyPurchased, DatabaseUnavailable, ItemHeld, OutcomeUnknown
+from sales.exceptions import AlreadyPurchased, DatabaseUnavailable, ItemHeld, OutcomeUnknown, UnknownCode
+from sales.inventory import HELD, ItemRow
 from sales.models import Sale
 from sales.runtime import Runtime
-from tests.conftest import eventually
+from tests.conftest import DEADLINE, eventually
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -34,6 +41,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.cut: str | None = None
         self.spare = 0
+        self.swallowed = 0
         self.port = 0
         self._then: str | None = None
         self._kept: tuple[asyncio.StreamWriter, bytes] | None = None
@@ -84,6 +92,7 @@ class Proxy:
         try:
             while data := await source.read(65536):
                 if self.cut == "silence":
+                    self.swallowed += 1
                     continue
                 if self.cut == "late" and direction == "request":
                     self.cut = None
@@ -132,6 +141,30 @@ def stored(sql: Sql) -> Callable[[], Awaitable[list[tuple[Any, ...]]]]:
         return await asyncio.to_thread(sql, "SELECT code, state FROM sales_checkout")
 
     return ask
+
+
+@pytest.fixture
+def crash(sql: Sql, transactional_db: None) -> Iterator[Callable[[], None]]:
+    """Kill a process of the server, which then ends all others, recovers and goes on, without a restart."""
+    if "EMBEDDED_DATA_DIR" not in settings.DATABASES["default"]:
+        pytest.skip("needs a server whose processes may be killed")
+
+    def kill() -> None:
+        with psycopg.connect(connection_info(), autocommit=True) as victim:
+            os.kill(victim.info.backend_pid, signal.SIGKILL)
+            with contextlib.suppress(psycopg.OperationalError):
+                victim.execute("SELECT pg_sleep(60)")
+        end = time.monotonic() + DEADLINE
+        while True:
+            try:
+                sql("SELECT 1")
+                return
+            except OperationalError:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+
+    yield kill
+    connection.close()  # that of this thread did not survive it either
 
 
 async def counts(worker: Runtime) -> tuple[int, int, int]:
@@ -189,7 +222,8 @@ async def test_a_lost_look_at_receipts_takes_no_purchase_back(
     old = await services.checkout(worker, user_id=1, item_id=5)
     await services.purchase(worker, code=old)
     new = await services.checkout(worker, user_id=1, item_id=6)
-    proxy.cut, proxy.spare = "request", 1
+    proxy.lock_out_after("request")
+    proxy.spare = 1
     calls = (services.purchase(worker, code=code) for code in (old, new))
     ends = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(end) for end in ends] == [DatabaseUnavailable, type(None)]
@@ -348,6 +382,118 @@ async def test_a_server_that_ends_all_sessions_is_survived(worker: Runtime, sql:
     )
     code = await until_it_works(lambda: services.checkout(worker, user_id=2, item_id=6))
     assert (code, "held") in await stored()
+
+
+async def test_a_read_whose_idle_connection_broke_is_asked_again(
+    worker: Runtime, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server was restarted, and is there again: nobody needs to hear of it."""
+    held = await services.checkout(worker, user_id=1, item_id=5, key="again")
+    looks: list[Callable[[], Awaitable[Any]]] = [
+        lambda: services.receipt(worker, code=held),
+        lambda: services.checkout(worker, user_id=1, item_id=5, key="again"),
+        lambda: worker.counts(worker.current().sale.id),
+        lambda: worker.certificate(worker.current().sale.id),
+        lambda: worker.storage.load(worker.current().sale.id),
+        lambda: worker.storage.try_sweep(worker.current().sale.id),
+        lambda: worker.storage.sweep_all(),
+        lambda: worker.storage.uncertified(),
+        lambda: worker._keep_house(),
+    ]
+    for look in looks:
+        await connected(worker)
+        proxy.close_all()
+        await look()
+    assert worker.ready
+    assert caplog.text == ""
+
+
+async def test_a_silent_database_is_not_asked_again(
+    worker: Runtime, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await connected(worker)
+    monkeypatch.setattr("sales.connections.STATEMENT_TIMEOUT", 0.2)
+    proxy.cut = "silence"
+    with pytest.raises(DatabaseUnavailable):
+        await worker.storage.uncertified()
+    assert proxy.swallowed == 1
+
+
+async def test_the_stall_of_an_event_loop_is_no_silence_of_the_database(
+    sale: Sale, options: SaleOptions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whenever it comes to anything, its time is long over, and the answer of the database long there."""
+    monkeypatch.setattr("sales.connections.CONNECT_TIMEOUT", 0.02)
+    monkeypatch.setattr("sales.connections.STATEMENT_TIMEOUT", 0.02)
+    monkeypatch.setattr("sales.runtime.TICK", 3600)
+    loop = asyncio.get_running_loop()
+    over = False
+
+    def hold_up() -> None:
+        time.sleep(0.04)
+        if not over:
+            loop.call_soon(hold_up)
+
+    loop.call_soon(hold_up)
+    try:
+        async with Runtime(connection_info(), options) as worker:
+            assert worker.ready
+            code = await services.checkout(worker, user_id=1, item_id=5)
+            await services.purchase(worker, code=code)
+            assert (await services.receipt(worker, code=code)).state == "purchased"
+    finally:
+        over = True
+    assert caplog.text == ""
+
+
+async def test_a_server_that_was_started_again_is_known_anew(
+    worker: Runtime, sql: Sql, stored: Any, crash: Callable[[], None]
+) -> None:
+    """It may have become another one, that lacks the last commits of the one before."""
+    lost = await services.checkout(worker, user_id=1, item_id=5)
+    kept = await services.checkout(worker, user_id=1, item_id=6)
+    await services.purchase(worker, code=kept)
+    inventory = worker.current()
+    await asyncio.to_thread(crash)
+    for statement in (
+        """UPDATE sales_saleitem SET state = 'available', user_id = NULL, code = NULL, held_until = NULL,
+                  version = version - 1 WHERE item_id = 5""",
+        "DELETE FROM sales_checkout WHERE item_id = 5",
+        "UPDATE sales_allowance SET taken = taken - 1",
+    ):
+        await asyncio.to_thread(sql, statement)
+    await worker._keep_house()
+    assert worker.ready
+    assert await counts(worker) == (1, 0, 99)
+    assert worker.current() is not inventory
+    code = await services.checkout(worker, user_id=2, item_id=5)
+    assert sorted(await stored()) == sorted([(kept, "purchased"), (code, "held")])
+    with pytest.raises(UnknownCode):
+        await services.receipt(worker, code=lost)
+
+
+async def test_a_look_finds_out_that_the_server_was_started_again(
+    worker: Runtime, sql: Sql, crash: Callable[[], None]
+) -> None:
+    """Those who ask for the counts do not wait for the next round of housekeeping."""
+    await services.checkout(worker, user_id=1, item_id=5)
+    await asyncio.to_thread(crash)
+    await asyncio.to_thread(
+        sql,
+        """UPDATE sales_saleitem SET state = 'available', user_id = NULL, code = NULL, held_until = NULL,
+                  version = version - 1 WHERE item_id = 5""",
+    )
+    assert await counts(worker) == (0, 0, 100)
+
+
+async def test_nothing_is_learnt_of_a_server_that_a_sale_was_not_loaded_from(worker: Runtime) -> None:
+    sale_id = worker.current().sale.id
+    server = worker._marks[sale_id].server
+    row = ItemRow(5, 1, HELD, 1, worker.clock.now() + 60)
+    worker._learn(server + 1, [(sale_id, row)])
+    assert worker.current().held == 0
+    worker._learn(server, [(sale_id, row)])
+    assert worker.current().held == 1
 
 
 async def test_a_worker_that_starts_without_a_database_serves_once_it_is_there(

@@ -142,6 +142,8 @@ class Database:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        self.server = 1
+        """Which server it is on."""
         self.pace: Pace = _at_once
         self.sales: dict[int, Sale] = {}
         self.committed = Tables.empty()

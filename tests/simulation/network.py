@@ -17,10 +17,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import psycopg
-from psycopg_pool import PoolClosed, PoolTimeout
+from psycopg_pool import PoolClosed
 
 from sales import statements
-from sales.connections import CONNECT_TIMEOUT, CONNECTIONS
+from sales.connections import CONNECTIONS
 from tests.simulation.database import Database, KeyUsed, LimitExceeded, Transaction
 from tests.simulation.loop import PROCESS, SimulatedLoop
 from tests.simulation.sql import Rows, is_batch, run_statement, statement_name
@@ -207,7 +207,11 @@ class Session:
     async def statement(self, query: str, parameters: Any) -> Rows:
         """Run a statement in the transaction, or in one of its own."""
         if query == statements.SESSION:
-            return [(self.pid, self.began_at)]
+            return [(self.pid, self.began_at, self.server.database.server, False)]
+        if query == statements.READ_ONLY:
+            return [(False, self.server.database.server, self.pid)]
+        if query == statements.AWAITING_STANDBY:
+            return []
         if query == statements.END_SESSION:
             self.server.say("%s: end session %s", self.client, parameters[0])
             return [(True,)] if self.server.end_session(*parameters) else []
@@ -307,6 +311,7 @@ class Connection:
     def __init__(self, server: Server) -> None:
         self.broken = False
         self.adapters = SimpleNamespace(register_dumper=lambda type_, dumper: None)
+        self.add_notice_handler = lambda handler: None
         self._server = server
         self._session = Session(server, self)
         self._reply: asyncio.Future[Rows] | None = None
@@ -427,7 +432,7 @@ class Pool:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection; it may turn out to be broken."""
+        """A connection, however long that takes; it may turn out to be broken."""
         connection = await self._get()
         try:
             yield connection
@@ -442,30 +447,23 @@ class Pool:
     async def _get(self) -> Connection:
         if self._closed:
             raise PoolClosed
-        deadline = self._server.loop.now + CONNECT_TIMEOUT
+        await self._places.acquire()
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await self._places.acquire()
-        except TimeoutError:
-            raise PoolTimeout from None
-        try:
-            connection = self._idle.pop(0) if self._idle else await self._connect(deadline)
+            connection = self._idle.pop(0) if self._idle else await self._connect()
         except BaseException:
             self._places.release()
             raise
         self._used.add(connection)
         return connection
 
-    async def _connect(self, deadline: float) -> Connection:
+    async def _connect(self) -> Connection:
         while True:
             await asyncio.sleep(self._server.latency())
-            if self._server.up and (connection := await self._made(deadline)) is not None:
+            if self._server.up and (connection := await self._made()) is not None:
                 return connection
-            if self._server.loop.now > deadline:
-                raise PoolTimeout
             await asyncio.sleep(0.2)
 
-    async def _made(self, deadline: float) -> Connection | None:
+    async def _made(self) -> Connection | None:
         """A new connection, ready for use; ``None`` where it did not come so far."""
         connection = Connection(self._server)
         self._used.add(connection)
@@ -474,8 +472,8 @@ class Pool:
         making.add_done_callback(lambda making: making.cancelled() or making.exception())
         made = False
         try:
-            await asyncio.wait([making], timeout=max(0.0, deadline - self._server.loop.now))
-            made = making.done() and making.exception() is None
+            await asyncio.wait([making])
+            made = making.exception() is None
         finally:
             if not made:
                 self._used.discard(connection)

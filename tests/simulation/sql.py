@@ -43,10 +43,6 @@ async def _set(transaction: Transaction, parameters: None) -> Rows:
     return []
 
 
-async def _read_only(transaction: Transaction, parameters: None) -> Rows:
-    return [(False,)]
-
-
 async def _uncertified(transaction: Transaction, parameters: None) -> Rows:
     return []  # certificates are no part of the model
 
@@ -65,15 +61,15 @@ async def _counts(transaction: Transaction, parameters: list[list[int]]) -> Rows
 
 
 async def _load(transaction: Transaction, parameters: dict[str, int]) -> Rows:
-    return _marked(*await transaction.load(parameters["sale"]))
+    return _marked(transaction, *await transaction.load(parameters["sale"]))
 
 
 async def _changes(transaction: Transaction, parameters: dict[str, int]) -> Rows:
-    return _marked(*await transaction.changes(parameters["sale"], parameters["since"]))
+    return _marked(transaction, *await transaction.changes(parameters["sale"], parameters["since"]))
 
 
 async def _receipt(transaction: Transaction, parameters: list[list[UUID]]) -> Rows:
-    return [_in_datetimes(row) for row in await transaction.receipts(parameters[0])]
+    return [(*_in_datetimes(row), None) for row in await transaction.receipts(parameters[0])]
 
 
 async def _over_limit(transaction: Transaction, parameters: tuple[list[int], int, int]) -> Rows:
@@ -94,7 +90,7 @@ async def _hold(transaction: Transaction, parameters: list[Any]) -> Rows:
 
 async def _keyed(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
     keys = list(zip(parameters["users"], parameters["keys"], strict=True))
-    return await transaction.keyed(parameters["sale"], keys)
+    return [(*row, None) for row in await transaction.keyed(parameters["sale"], keys)]
 
 
 async def _purchase(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
@@ -115,17 +111,17 @@ async def _try_lock(transaction: Transaction, parameters: list[int]) -> Rows:
 
 
 async def _what_is_held(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
-    return [item.columns for item in await transaction.by_code(parameters["ids"], parameters["codes"])]
+    found = await transaction.by_code(parameters["ids"], parameters["codes"])
+    return [(*item.columns, None) for item in found]
 
 
 async def _what_is_bought(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
-    return [_with_code(item) for item in await transaction.bought(**parameters)]
+    return [(*_with_code(item), None) for item in await transaction.bought(**parameters)]
 
 
 _WHOLE: dict[str, Statement] = {
     "SELECT extract(epoch FROM clock_timestamp())::float8": _clock,
     statements.SETTINGS: _set,
-    statements.READ_ONLY: _read_only,
     statements.UNCERTIFIED: _uncertified,
     statements.SALE + statements.LIVE: _live,
     statements.STARTED: _started,
@@ -139,7 +135,7 @@ _WHOLE: dict[str, Statement] = {
     statements.SWEEP: _sweep,
     statements.HELD: _what_is_held,
     statements.BOUGHT: _what_is_bought,
-    "SELECT pg_try_advisory_xact_lock(hashtext('flashsale sweep'), %s::integer)": _try_lock,
+    statements.TRY_LOCK: _try_lock,
 }
 
 _PARTS: dict[str, Statement] = {
@@ -163,8 +159,9 @@ def _pairs(parameters: dict[str, Any]) -> list[tuple[int | None, UUID]]:
     return list(zip(parameters["ids"], parameters["codes"], strict=True))
 
 
-def _marked(mark: int, items: list[Item]) -> Rows:
-    return [(mark, *item.columns) for item in items] or [(mark, None, None, None, None, None)]
+def _marked(transaction: Transaction, watermark: int, items: list[Item]) -> Rows:
+    mark = transaction.database.server, watermark
+    return [(*mark, *item.columns) for item in items] or [(*mark, None, None, None, None, None)]
 
 
 def _with_code(item: Item) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from sales.exceptions import DatabaseUnavailable
 from sales.inventory import Hold, ItemRow, Key, SaleFacts
 from sales.models import Sale as SaleModel
 from sales.models import SaleItem
-from sales.storage import Changed, Granted, Receipt, Storage
+from sales.storage import Changed, Granted, Mark, Receipt, Storage
 from tests.conftest import DEADLINE, eventually
 from tests.simulation.database import Database, KeyUsed, LimitExceeded, Sale, Transaction
 from tests.simulation.loop import SimulatedLoop
@@ -223,7 +223,7 @@ class Comparison:
         self._model = model.database
         self._sales = [_facts(sale) for sale in sales]
         self._codes: list[UUID] = [new_code(self._sales[0].id, 0), UUID(int=0)]
-        self._marks: list[tuple[int, list[int]]] = []
+        self._marks: list[tuple[int, list[Mark]]] = []
         self.batch = 0
         """The number of the next batch of purchases."""
 
@@ -312,7 +312,7 @@ class Comparison:
 
     def _marked(self, sale_id: int, calls: list[Call]) -> tuple[Call, Call]:
         """Calls that give a watermark, which is kept, and rows, which are returned."""
-        marks: list[int] = []
+        marks: list[Mark] = []
 
         def kept(call: Call) -> Call:
             async def run(storage: Storage) -> list[ItemRow]:
@@ -398,10 +398,10 @@ def _ids_and_codes(codes: list[UUID]) -> dict[str, Any]:
 
 
 async def _rows(storage: Storage, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """The rows of a statement, without times."""
+    """The rows of a statement, without times and what confirms them."""
     async with storage._connections.lend() as connection:
         rows = await (await connection.execute(statement, parameters)).fetchall()
-        return [row[:-1] for row in rows]
+        return [row[:-2] for row in rows]
 
 
 def _both(call: Call) -> tuple[Call, Call]:
@@ -411,10 +411,10 @@ def _both(call: Call) -> tuple[Call, Call]:
 def _comparable(result: Any) -> Any:
     """A result without times and without an order that nobody has promised."""
     match result:
-        case Granted(rows, stale, repeated):
+        case Granted(_, rows, stale, repeated):
             codes = {hold.code for hold in stale}
             return _comparable(rows), codes, {hold.code: keyed for hold, keyed in repeated.items()}
-        case Changed(codes, rows):
+        case Changed(_, codes, rows):
             return codes, _comparable(rows)
         case ItemRow():
             return (*result[:4], result.held_until is None)
@@ -424,7 +424,7 @@ def _comparable(result: Any) -> Any:
             return sorted(map(_comparable, result), key=repr)
         case dict():
             return {key: _comparable(value) for key, value in result.items()}
-        case (float(), list() as sales):  # the offset of a clock
+        case (int(), float(), list() as sales):  # a server, and the offset of its clock
             return _comparable(sales)
         case tuple():
             return tuple(map(_comparable, result))

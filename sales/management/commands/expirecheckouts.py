@@ -7,8 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from sales.connections import connection_info
 from sales.exceptions import DatabaseUnavailable
-from sales.inventory import ItemRow
-from sales.storage import Storage
+from sales.storage import Changed, Storage
 
 
 class Command(BaseCommand):
@@ -22,12 +21,12 @@ class Command(BaseCommand):
             freed = asyncio.run(_sweep(connection_info()))
         except DatabaseUnavailable as error:
             raise CommandError(f"Nothing was freed: {error.__cause__ or error}") from error
-        if count := len(freed):
+        if count := sum(len(changed.rows) for changed in freed):
             self.stdout.write(f"{count:,} expired {'hold was' if count == 1 else 'holds were'} given back.")
         else:
             self.stdout.write("Nothing to do: no hold has expired.")
 
 
-async def _sweep(conninfo: str) -> list[tuple[int, ItemRow]]:
+async def _sweep(conninfo: str) -> list[Changed]:
     async with Storage(conninfo) as storage:
         return await storage.sweep_all()
