@@ -96,10 +96,14 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @property
     def url(self) -> str:
         """The database through this proxy."""
-        port = self._server.sockets[0].getsockname()[1]
-        where = f"{self._parts.username}:{self._parts.password}@127.0.0.1:{port}"
+        where = f"{self._parts.username}:{self._parts.password}@127.0.0.1:{self.port}"
         return urlunsplit(self._parts._replace(netloc=where))
 
     def end_all(self) -> None:
