@@ -45,6 +45,9 @@ BULK_TIMEOUT = 60.0
 END_INTERVAL = 0.01
 """Seconds between two looks whether a session has ended."""
 
+PROBES = 10
+"""How often two connections are asked for their session. With others at work it may change at any time."""
+
 POOLED = (
     "DATABASE_URL leads to a connection pooler in transaction mode, which gives one session to many: "
     "use its session mode, or connect to PostgreSQL itself."
@@ -98,6 +101,27 @@ def connection_info() -> str:
     for name in ("cursor_factory", "context", "prepare_threshold", "client_encoding"):
         parameters.pop(name, None)
     return psycopg.conninfo.make_conninfo(**parameters)
+
+
+def is_pooled(conninfo: str) -> bool:
+    """Whether connections share sessions: there is a pooler, in transaction or statement mode.
+
+    A pooler makes up the process id that a connection is told when it begins, so a true one means that it
+    leads to PostgreSQL itself. In session mode each connection keeps a session of its own. Raises psycopg's
+    errors.
+    """
+    options: dict[str, Any] = {"autocommit": True, "prepare_threshold": None}
+    with psycopg.connect(conninfo, **options) as one:
+        if _pid(one) == one.info.backend_pid:
+            return False
+        with psycopg.connect(conninfo, **options) as other:
+            pids = [(_pid(one), _pid(other)) for _ in range(PROBES)]
+    return len(set(pids)) > 1 or pids[0][0] == pids[0][1]
+
+
+def _pid(connection: psycopg.Connection[Any]) -> int:
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return int(row[0]) if row else 0
 
 
 class Connections:

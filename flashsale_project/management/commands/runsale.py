@@ -11,6 +11,7 @@ from argparse import ArgumentParser
 from contextlib import ExitStack
 from typing import Any
 
+import psycopg
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
@@ -27,6 +28,7 @@ from flashsale_project.status_line import StatusLine
 from flashsale_project.supervisor import Supervisor, listen
 from sales.certificate import certify
 from sales.conf import LIMITS, SaleOptions, variable
+from sales.connections import POOLED, connection_info, is_pooled
 from sales.metrics import DIRECTORY_VARIABLE
 from sales.models import Sale
 from sales.rotation import rotate
@@ -93,6 +95,7 @@ class Command(BaseCommand):
                 for sock in sockets:
                     stack.enter_context(sock)
                 server = self._start_database(stack)
+                self._check_pooler()
                 self._prepare_database(sale_options)
                 self._make_metrics_directory(stack)
                 supervisor = Supervisor(
@@ -131,6 +134,12 @@ class Command(BaseCommand):
         stack.callback(server.release)
         stack.callback(connection.close)
         return server
+
+    def _check_pooler(self) -> None:
+        # Whatever else is wrong with the database is told by who uses it next.
+        with contextlib.suppress(psycopg.Error):
+            if "EMBEDDED_DATA_DIR" not in settings.DATABASES["default"] and is_pooled(connection_info()):
+                raise CommandError(POOLED)
 
     def _prepare_database(self, options: SaleOptions) -> None:
         try:

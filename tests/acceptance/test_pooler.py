@@ -1,0 +1,54 @@
+"""A connection pooler between the service and PostgreSQL: exact in session mode, refused in any other."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sales.connections import POOLED
+from tests.acceptance.client import Client
+from tests.acceptance.conftest import MakeService
+from tests.acceptance.faults.conftest import Database
+from tests.pooler import pooler
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    """A server of our own."""
+    directory = Path(tempfile.mkdtemp(prefix="flashsale pooler "))
+    directory.chmod(0o755)
+    database = Database(directory)
+    yield database
+    database.close()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+def test_a_pooler_that_shares_sessions_is_refused(
+    make_service: MakeService, database: Database, mode: str
+) -> None:
+    with pooler(database.create(), mode) as between:
+        service = make_service()
+        service.environment["DATABASE_URL"] = between.url
+        refused = service.manage("runsale", "--port", "0")
+    assert refused.returncode == 1
+    assert refused.stderr == f"CommandError: {POOLED}\n"
+
+
+async def test_a_pooler_in_session_mode_is_as_good_as_none(
+    make_service: MakeService, database: Database
+) -> None:
+    with pooler(database.create(), "session") as between:
+        service = make_service()
+        service.environment["DATABASE_URL"] = between.url
+        await asyncio.to_thread(service.start)
+        async with Client(service.port) as client:
+            held = await client.post("/checkout?user_id=123&item_id=56")
+            assert held.status == 200
+            assert (await client.post(f"/purchase?code={held.text}")).status == 200
+            assert (await client.get("/sale")).json["sold"] == 1
+        assert service.manage("verifysale").returncode == 0
+        assert await asyncio.to_thread(service.stop) == 0

@@ -1,0 +1,68 @@
+"""A worker whose sessions turn out to be shared refuses to work, whenever it notices."""
+
+import asyncio
+import logging
+from urllib.parse import quote, urlunsplit
+
+import psycopg
+import pytest
+
+from sales import services
+from sales.conf import SaleOptions
+from sales.connections import POOLED, connection_info, is_pooled
+from sales.exceptions import DatabaseUnavailable
+from sales.models import Sale
+from sales.runtime import Runtime
+from tests.conftest import DEADLINE, eventually
+from tests.pooler import pooler
+
+
+@pytest.fixture
+def database_url(transactional_db: None) -> str:
+    """The database of the tests."""
+    info = psycopg.conninfo.conninfo_to_dict(connection_info())
+    where = f"{info['user']}:{quote(str(info.get('password', '')), safe='')}@{info['host']}:{info['port']}"
+    return urlunsplit(("postgresql", where, str(info["dbname"]), "", ""))
+
+
+@pytest.fixture(autouse=True)
+def _no_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sales.runtime.TICK", 3600)
+
+
+@pytest.mark.parametrize(("mode", "pooled"), [("session", False), ("transaction", True), ("statement", True)])
+def test_the_mode_of_a_pooler_is_found_out(database_url: str, mode: str, pooled: bool) -> None:
+    assert not is_pooled(connection_info())
+    with pooler(database_url, mode) as between:
+        assert is_pooled(between.url) == pooled
+
+
+async def test_a_worker_refuses_to_share_sessions(
+    sale: Sale, database_url: str, options: SaleOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pooler(database_url, "transaction") as between:
+        async with Runtime(between.url, options) as worker:
+            await eventually(lambda: POOLED in caplog.text)
+            await worker._keep_house()
+            assert not worker.ready
+            for _ in range(3):
+                with pytest.raises(DatabaseUnavailable):
+                    await services.checkout(worker, user_id=1, item_id=5)
+    assert [r.message for r in caplog.records if r.levelno == logging.ERROR].count(POOLED) == 1
+
+
+async def test_a_worker_notices_that_a_pooler_changes_its_mode(
+    sale: Sale, database_url: str, options: SaleOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pooler(database_url, "session") as between:
+        async with Runtime(between.url, options) as worker:
+            await services.checkout(worker, user_id=1, item_id=5)
+            assert worker.ready
+            between.change_mode("transaction")
+            async with asyncio.timeout(DEADLINE):
+                while POOLED not in caplog.text:
+                    await worker._keep_house()
+                    await asyncio.sleep(0.05)
+            assert not worker.ready
+            with pytest.raises(DatabaseUnavailable):
+                await services.checkout(worker, user_id=2, item_id=6)
