@@ -146,6 +146,8 @@ def database() -> dict[str, Any]:
             "DATABASE_URL must be like postgresql://user:password@host:port/name, with special characters of "
             "the password in percent-encoding: %2F for /."
         )
+    if "," in config["HOST"]:  # a primary and its standbys: whichever takes writes
+        config.setdefault("OPTIONS", {}).setdefault("target_session_attrs", "read-write")
     return config
 
 

@@ -134,6 +134,29 @@ def test_a_password_with_special_characters_can_be_used(tmp_path: Path, password
     assert result.stdout == password.replace("%2F", "/"), result.stderr
 
 
+@pytest.mark.parametrize(
+    ("query", "wanted"), [("", "read-write"), ("?target_session_attrs=primary", "primary")]
+)
+def test_of_several_servers_the_one_that_takes_writes_is_used(
+    tmp_path: Path, query: str, wanted: str
+) -> None:
+    code = (
+        "import django, psycopg; django.setup(); from sales.connections import connection_info as info; "
+        "facts = psycopg.conninfo.conninfo_to_dict(info()); "
+        "print(*map(facts.get, ('host', 'port', 'password', 'target_session_attrs')), end='')"
+    )
+    url = f"postgresql://me:ses%2Fame@one:5432,two:6543/sales{query}"
+    result = configured(
+        tmp_path,
+        "-c",
+        code,
+        DATABASE_URL=url,
+        SECRET_KEY="x",
+        DJANGO_SETTINGS_MODULE="flashsale_project.settings",
+    )
+    assert result.stdout == f"one,two 5432,6543 ses/ame {wanted}", result.stderr
+
+
 def test_a_secret_key_may_begin_with_a_dollar_sign(tmp_path: Path) -> None:
     code = "from flashsale_project.settings import SECRET_KEY; print(SECRET_KEY, end='')"
     assert configured(tmp_path, "-c", code, SECRET_KEY=f"${SECRET}").stdout == f"${SECRET}"
