@@ -1,5 +1,6 @@
 """The ASGI application: the sale's calls, the admin, and the life of a worker around both."""
 
+import asyncio
 import os
 from typing import Any
 
@@ -35,7 +36,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     elif _is_for_admin(scope["path"]):
         try:
             async with _slots.taken(is_staff=_is_staff(scope), is_login=_is_login(scope)):
-                await _admin(scope, receive, send)
+                await _finish(_admin, scope, receive, send)
         except Overloaded as refusal:
             await _api.respond(refused(refusal), send)
     else:
@@ -48,6 +49,29 @@ def _is_staff(scope: Any) -> bool:
 
 def _is_login(scope: Any) -> bool:
     return bool(scope["method"] == "POST" and scope["path"].startswith(_LOGIN_PATH))
+
+
+async def _finish(app: Any, scope: Any, receive: Any, send: Any) -> None:
+    """Run an application that works in threads: once it has begun it comes to its end, whoever leaves.
+
+    Django would give up its wait for a thread, which works on. Cancelling waits for that end.
+    """
+    is_whole = False
+
+    async def receive_request() -> Any:
+        nonlocal is_whole
+        if is_whole:  # only that the client has left could come
+            await asyncio.Event().wait()
+        message = await receive()
+        is_whole = not message.get("more_body", False)
+        return message
+
+    task = asyncio.create_task(app(scope, receive_request, send), name="a request of the admin")
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _is_for_admin(path: str) -> bool:

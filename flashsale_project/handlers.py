@@ -7,19 +7,14 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.exception import convert_exception_to_response
 from django.http import HttpResponse
 
-from sales.views import problem
-
-MAX_TARGET = 8192
-"""Bytes of path and query string that a request may have."""
-
 
 class ApiHandler(ASGIHandler):
     """Answers with Django's URLs and asynchronous views, but without middleware, signals and threads.
 
     The stock handler starts two threads for every request (one for the signal that closes ORM
     connections, one to close the response) and costs twenty times the CPU of this. So views behind it
-    must be asynchronous and keep off the ORM. A client that leaves does not cancel its view: what was
-    accepted is finished. Bodies are not read: no call has one.
+    must be asynchronous and keep off the ORM. A client that leaves cancels its view, which ends only the
+    wait: what was accepted for a batch is saved all the same. Bodies are not read: no call has one.
     """
 
     def load_middleware(self, is_async: bool = False) -> None:
@@ -31,11 +26,8 @@ class ApiHandler(ASGIHandler):
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
-        if len(scope["path"]) + len(scope["query_string"]) > MAX_TARGET:
-            response = problem(414, "uri_too_long", f"The target is longer than {MAX_TARGET} bytes.")
-        else:
-            request, refusal = self.create_request(scope, BytesIO())
-            response = cast(HttpResponse, await self._answer(request) if request is not None else refusal)
+        request, refusal = self.create_request(scope, BytesIO())
+        response = cast(HttpResponse, await self._answer(request) if request is not None else refusal)
         await self.respond(response, send)
 
     async def respond(self, response: HttpResponse, send: Any) -> None:

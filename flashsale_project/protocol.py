@@ -1,33 +1,37 @@
-"""uvicorn's HTTP protocol, with limits to what one connection may send, keep waiting, and leave unread.
+"""One HTTP connection: requests in, one after another, and an answer to each, from the ASGI application.
 
-What cannot be read as a request, is too much or comes too slowly is refused with a problem document, and
-ends its connection. uvicorn itself has none of these limits.
+What cannot be read as a request, is too much or comes too slowly is refused with a problem document, after
+the answers to what came before it, and ends its connection. A request is begun when it is whole and right and
+all before it are answered, so nobody is refused what was done, or answered twice.
+
+Of uvicorn there are its `RequestResponseCycle`, which is the ASGI side of one request, its `FlowControl`, and
+what its server knows of all connections. `tests/integration/test_uvicorn.py` lists every name that is used.
 """
 
 import asyncio
 import logging
-from typing import Any, NoReturn
+from typing import Any, cast
+from urllib.parse import unquote
 
-import httptools
+import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
 
-from flashsale_project.handlers import MAX_TARGET
+from flashsale_project.budget import Budget
+from flashsale_project.heads import BadMessage, Head
+from flashsale_project.messages import Reader, Request
 from sales.views import problem
 
 logger = logging.getLogger(__name__)
 
-MAX_HEADERS = 64 * 1024
-"""Bytes of headers that a request may have."""
+MAX_KEPT = 64 * 1024 * 1024
+"""Bytes of requests that a worker keeps of all its connections together: those that are still coming, those
+that wait for their turn, and the bodies of those that are being answered."""
 
-MAX_UNREAD = MAX_HEADERS + 4 * MAX_TARGET
-"""Bytes that may come without making a head complete, or a piece of a body."""
-
-MAX_BODY = 1024 * 1024
-"""Bytes of a body: only the admin's forms have one, and Django keeps it in a file before it looks at it."""
-
-SLICE = 4096
-"""Bytes that are read at once: so many requests are read ahead of their turn on a connection at most."""
+FREE = 4096
+"""Bytes of a connection that do not count: no ordinary request is refused for the sake of large ones."""
 
 REQUEST_TIMEOUT = 15
 """Seconds that a request may take to arrive, and a new connection to send its first."""
@@ -35,147 +39,139 @@ REQUEST_TIMEOUT = 15
 WRITE_TIMEOUT = 30
 """Seconds that a client may leave its answers unread."""
 
+LISTENING = 2
+"""Seconds for which somebody who has closed their side is thought to listen for the answer to a question. Who
+has left looks the same. What changes something is answered in any case."""
+
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+budget = Budget(MAX_KEPT)
+
 
 class Flow(FlowControl):
-    """uvicorn's flow control, which does not read on while requests still wait for their turn."""
-
-    def __init__(self, transport: asyncio.Transport, protocol: "Protocol") -> None:
-        super().__init__(transport)
-        self._protocol = protocol
+    """uvicorn's flow control, where nobody but the protocol decides when to read on."""
 
     def resume_reading(self) -> None:
-        """Called by uvicorn after each answer, and where the body of a request is wanted."""
-        if not self._protocol.pipeline:
-            super().resume_reading()
-            self._protocol.read_on()
+        """Called by uvicorn where the body of a request is wanted: it is there."""
+
+    def read_on(self) -> None:
+        """Read again, if reading was paused."""
+        super().resume_reading()
 
 
-class Protocol(HttpToolsProtocol):
+class Protocol(asyncio.Protocol):
     """One connection, answered by Django. `on_second` must be called once a second."""
 
     max_connections = 10_000
     """How many a worker may have; more are told that it is overloaded."""
 
-    _refusal = (400, "invalid_request", "This is not an HTTP request.")
-    _last_words: bytes | None = None
-    _header_size = 0
-    _body_size = 0
-    _unread = 0
-    _rest = b""
-    _age = 0
-    _is_receiving = False
-    _in_head = False
-    _has_answered = False
-    _has_said_all = False
-    _running: RequestResponseCycle | None = None
+    transport: asyncio.Transport
+    flow: Flow
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.loop = _loop or asyncio.get_running_loop()
+        self.server_state = server_state
+        self.cycle: Any = None
+        """What is being answered: a `RequestResponseCycle`, or what a subclass puts there."""
+        self._config = config
+        self._app_state = app_state
+        self._reader = Reader()
+        self._task: asyncio.Task[None] | None = None
+        self._addresses: dict[str, Any] = {}
+        self._kept = 0
+        self._body_size = 0
+        self._age = 0  # seconds since something happened that `on_second` waits for
+        self._is_question = False
+        self._has_answered = False
+        self._has_said_all = False
+        self._is_lost = False
 
     # --- what the transport calls
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the transport."""
-        super().connection_made(transport)
-        self.flow = Flow(transport, self)
-        if len(self.connections) > self.max_connections:
-            self._give_up(503, "overloaded", "Too many connections are open.")
+        self.transport = cast(asyncio.Transport, transport)
+        self.flow = Flow(self.transport)
+        self.server_state.connections.add(self)  # type: ignore[arg-type]
+        self._addresses = {
+            "server": get_local_addr(self.transport),
+            "client": get_remote_addr(self.transport),
+            "scheme": "https" if is_ssl(self.transport) else "http",
+        }
+        if len(self.server_state.connections) > self.max_connections:
+            self._refuse(BadMessage(503, "overloaded", "Too many connections are open.", retry_after=1))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the transport."""
-        super().connection_lost(exc)
-        self._unset_keepalive_if_required()
-        self._rest = b""
-        # Its cycles know this protocol: memory that only the collector would find.
-        self.pipeline.clear()
-        # uvicorn tells the last cycle only; the one that runs would write, and fail.
-        if self._running is not None and not self._running.response_complete:
-            self._running.disconnected = True
-            self._running.message_event.set()
+        """Called by the transport: what is being answered ends, what waits is never begun."""
+        self._is_lost = True
+        self.server_state.connections.discard(self)
+        self._reader = Reader()
+        self._keep(0)
+        self.flow.resume_writing()  # who waits to write finds that nobody is there
+        if self._task is not None:
+            self.cycle.disconnected = True
+            self._task.cancel()
+            self._task = None
+        # A cycle knows this protocol: memory that only the collector would find.
+        self.cycle = None
 
-    def eof_received(self) -> bool:  # type: ignore[override]
+    def eof_received(self) -> bool:
         """Called by the transport: the client has said all it wants, and may still listen."""
-        self._has_said_all = self._is_answering() or bool(self._rest)
-        return self._has_said_all
+        self._has_said_all = True
+        self._age = 0
+        return not self._is_through()
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
-        if self._rest:
-            self._rest += data
-        elif len(data) > SLICE or self.flow.read_paused:
-            self._rest = data
-            self._read_rest()
+        if not self._reader.is_receiving:
+            self._age = 0
+        self._reader.feed(data)
+        try:
+            self._keep(self._reader.held + self._body_size)
+        except BadMessage as refusal:
+            self._refuse(refusal)
         else:
-            self._read(data)
+            self._go_on()
 
     def pause_writing(self) -> None:
         """Called by the transport."""
-        super().pause_writing()
+        self.flow.pause_writing()
         self._age = 0
 
-    # --- what the parser calls
-
-    def on_message_begin(self) -> None:
-        """Called by the parser."""
-        super().on_message_begin()
-        self._header_size = self._body_size = self._unread = self._age = 0
-        self._is_receiving = self._in_head = True
-
-    def on_url(self, url: bytes) -> None:
-        """Called by the parser with a piece of the target."""
-        # A little more than the handler allows, so that it can answer and keep the connection.
-        if len(self.url) + len(url) > 4 * MAX_TARGET:
-            self._refuse(414, "uri_too_long", f"The target is longer than {MAX_TARGET} bytes.")
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser with a whole header."""
-        self._header_size += len(name) + len(value)
-        if len(value) > 6 and name.lower() == b"content-length" and value.isdigit() and int(value) > MAX_BODY:
-            self._refuse(*_CONTENT_TOO_LARGE)
-        if self._header_size > MAX_HEADERS:
-            self._refuse(*_HEADERS_TOO_LARGE)
-        super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        """Called by the parser."""
-        self._in_head = False
-        self._unread = 0
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        """Called by the parser with a piece of the body."""
-        self._unread = 0
-        self._body_size += len(body)
-        if self._body_size > MAX_BODY:
-            self._refuse(*_CONTENT_TOO_LARGE)
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """Called by the parser."""
-        self._is_receiving = False
-        super().on_message_complete()
+    def resume_writing(self) -> None:
+        """Called by the transport."""
+        self.flow.resume_writing()
+        self._age = 0
+        self._go_on()
 
     # --- what uvicorn calls
 
     def on_response_complete(self) -> None:
         """Called by uvicorn after each answer."""
-        self._age = 0
-        super().on_response_complete()
-        if self._is_answering() or self.transport.is_closing():
-            return
-        if self._last_words is not None:
-            self._end(self._last_words)
-        elif self._has_said_all and not self._rest:
-            self.transport.close()
+        self._task = None
+        self._body_size = 0
+        self._answered()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Called by uvicorn for the next request."""
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
+    def shutdown(self) -> None:
+        """Called by uvicorn's server: close after the answer that is being given, if there is one."""
+        if self.cycle is None:
+            self.transport.close()
+        else:
+            self.cycle.keep_alive = False
 
     # --- what the worker calls
 
     def hang_up_on_the_slow(self) -> None:
         """End the connection where it is its client who is waited for."""
-        if self.flow.write_paused or self._is_receiving:
+        if self.flow.write_paused or (self.cycle is None and self._reader.is_receiving):
             self.transport.abort()
 
     def on_second(self) -> None:
@@ -184,82 +180,126 @@ class Protocol(HttpToolsProtocol):
         if self.flow.write_paused:
             if self._age > WRITE_TIMEOUT:
                 self.transport.abort()
-        elif self._is_receiving:
+        elif self.cycle is not None:
+            if self._has_said_all and self._is_question and self._age > LISTENING:
+                self.transport.abort()
+        elif self._reader.is_receiving:
             if self._age > REQUEST_TIMEOUT:
-                self._give_up(408, "request_timeout", f"A request must arrive within {REQUEST_TIMEOUT} s.")
-        elif self._is_answering() or self.timeout_keep_alive_task is not None:
-            pass  # it waits for us, or for uvicorn's own timer, which begins with the answers of a cycle
-        elif self._age > (self.timeout_keep_alive if self._has_answered else REQUEST_TIMEOUT):
+                detail = f"A request must arrive within {REQUEST_TIMEOUT} s."
+                self._refuse(BadMessage(408, "request_timeout", detail))
+        elif self._age > (self._config.timeout_keep_alive if self._has_answered else REQUEST_TIMEOUT):
             self.transport.close()
 
-    # ---
+    # --- requests, one after another
 
-    def read_on(self) -> None:
-        """Read what was left when reading was paused, in a turn of its own."""
-        if self._rest:
-            self.loop.call_soon(self._read_rest)
-
-    def _read_rest(self) -> None:
-        while self._rest and not self.flow.read_paused and not self.transport.is_closing():
-            data, self._rest = self._rest[:SLICE], self._rest[SLICE:]
-            self._read(data)
-        if self._has_said_all and not self._rest and not self._is_answering():
-            self.transport.close()
-
-    def _read(self, data: bytes) -> None:
-        """What uvicorn does with data, with limits, and without a line in the log for nonsense."""
-        self._unset_keepalive_if_required()
-        self._unread += len(data)
-        if self._last_words is not None:
-            return
-        if self._unread > MAX_UNREAD:
-            # The parser collects a header until it is complete, however long it is.
-            self._give_up(*_HEADERS_TOO_LARGE)
-            return
+    def _go_on(self) -> None:
+        """Answer what is there, until an answer, its reader or the rest of a request must be waited for."""
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # Nobody upgrades here: what follows is the next request.
-            self._rest = data[upgrade.args[0] :] + self._rest
-            self.read_on()
-        except httptools.HttpParserError as error:
-            cause = error.__context__
-            if cause is not None and not isinstance(cause, ValueError | httptools.HttpParserError):
-                logger.error("reading a request failed", exc_info=cause)
-            self._give_up(*self._refusal)
+            while self._is_free() and self._begin_next():
+                pass
+        except BadMessage as refusal:
+            self._refuse(refusal)
+            return
+        self._keep(self._reader.held + self._body_size)
+        if self._is_free() or not self._reader.held:
+            self.flow.read_on()
+        else:
+            self.flow.pause_reading()
+        if self._is_through():
+            self.transport.close()
 
-    def _has_ended(self) -> bool:
-        """Whether nothing more is read: the connection closes, or will when all is answered."""
-        return self._last_words is not None or self.transport.is_closing()
+    def _is_free(self) -> bool:
+        """Whether the next request can be begun."""
+        return self.cycle is None and not self.flow.write_paused and not self.transport.is_closing()
 
-    def _is_answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+    def _is_through(self) -> bool:
+        """Whether nothing can come any more, and nobody waits for an answer."""
+        return self._has_said_all and self._is_free()
 
-    def _refuse(self, status: int, reason: str, detail: str) -> NoReturn:
-        self._refusal = (status, reason, detail)
-        raise ValueError(reason)  # ends the parser
+    def _begin_next(self) -> bool:
+        """Begin to answer the next request, if it is there. Raises `BadMessage`."""
+        request = self._reader.next()
+        if request is not None:
+            self._begin(request)
+        elif self._reader.take_expectation():
+            self.transport.write(CONTINUE)
+        return request is not None
 
-    def _give_up(self, status: int, reason: str, detail: str) -> None:
-        """Refuse what is being received, after the answers to what came before it, and close."""
-        response = problem(status, reason, detail)
+    def _begin(self, request: Request) -> None:
+        self.cycle = RequestResponseCycle(
+            scope=self._scope(request.head),  # type: ignore[arg-type]
+            transport=self.transport,
+            flow=self.flow,
+            logger=logger,
+            access_logger=logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=request.head.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        self.cycle.body = request.body
+        self.cycle.more_body = False
+        self.cycle.message_event.set()
+        self._body_size = len(request.body)
+        self._is_question = request.head.method in SAFE_METHODS
+        self._age = 0
+        self._task = self.loop.create_task(self.cycle.run_asgi(self._application), name="a request")
+        self.server_state.tasks.add(self._task)
+        self._task.add_done_callback(self.server_state.tasks.discard)
+
+    async def _application(self, scope: Any, receive: Any, send: Any) -> None:
+        """The ASGI application, which is cancelled when its client is gone: that is no error of its own."""
+        try:
+            await self._config.loaded_app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._is_lost:
+                raise
+
+    def _scope(self, head: Head) -> dict[str, Any]:
+        path, _, query = head.target.partition(b"?")
+        text = path.decode()
+        return {
+            "type": "http",
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.3"},
+            "http_version": head.version,
+            "method": head.method,
+            "root_path": "",
+            "path": unquote(text) if "%" in text else text,
+            "raw_path": path,
+            "query_string": query,
+            "headers": head.headers,
+            "state": self._app_state.copy(),
+            **self._addresses,
+        }
+
+    def _answered(self) -> None:
+        """All of an answer was written."""
+        self.cycle = None
+        self.server_state.total_requests += 1
+        self._has_answered = True
+        self._age = 0
+        if not self.transport.is_closing():
+            self._go_on()
+
+    def _keep(self, size: int) -> None:
+        """Note how many bytes of requests are kept here. Raises `BadMessage` where it is too much for all."""
+        kept = max(0, size - FREE)
+        if not budget.change(kept - self._kept):
+            raise BadMessage(503, "overloaded", "Too much is being received at once.", retry_after=1)
+        self._kept = kept
+
+    def _refuse(self, refusal: BadMessage) -> None:
+        """Answer nothing more but this, in its turn, and close."""
+        self._reader.refuse(refusal)
+        self._keep(self._body_size)
+        if self.cycle is not None:
+            return
+        response = problem(refusal.status, refusal.reason, refusal.detail, retry_after=refusal.retry_after)
         response["Content-Length"] = str(len(response.content))
         response["Connection"] = "close"
-        head = [f"HTTP/1.1 {status} {response.reason_phrase}\r\n".encode()]
+        head = [f"HTTP/1.1 {refusal.status} {response.reason_phrase}\r\n".encode()]
         head += [name + b": " + value + b"\r\n" for name, value in self.server_state.default_headers]
-        head.append(response.serialize())
-        if not self._is_answering():
-            self._end(b"".join(head))
-        elif self._is_receiving and not self._in_head:
-            # The body of a request that is being answered already, or waits for that: no answer is better
-            # than one that would be taken for the answer to another request.
-            self.transport.abort() if self.pipeline else self._end(b"".join(head))
-        else:
-            self._last_words = b"".join(head)
-
-    def _end(self, answer: bytes) -> None:
-        self.transport.write(answer)
+        self.transport.write(b"".join([*head, response.serialize()]))
         self.transport.close()
-
-
-_HEADERS_TOO_LARGE = (431, "headers_too_large", f"The headers are longer than {MAX_HEADERS} bytes.")
-_CONTENT_TOO_LARGE = (413, "content_too_large", f"The body is longer than {MAX_BODY} bytes.")

@@ -95,9 +95,8 @@ class Lane:
             return not self.state.tasks
         return (
             protocol.received == self.sent
-            and (protocol.cycle is None or protocol.cycle.response_complete)
-            and not protocol.pipeline
-            and not protocol._rest
+            and protocol.cycle is None
+            and not protocol.flow.read_paused
             and protocol.transport.get_write_buffer_size() == 0
         )
 
@@ -142,6 +141,14 @@ async def connected(kind: Callable[..., Any], runtime: Runtime, **options: Any) 
             while not protocol.lost or state.tasks:
                 protocol.transport.abort()
                 await asyncio.sleep(0)
+
+
+async def until(lane: Lane, done: Callable[[], Any]) -> None:
+    """Read what comes until a state is reached."""
+    async with asyncio.timeout(DEADLINE):
+        while not done():
+            await lane.read()
+            await asyncio.sleep(0)
 
 
 def post(target: str, *headers: str, body: bytes = b"") -> bytes:

@@ -1,20 +1,16 @@
 """The express lane as HTTP: order, commits that take long, clients that vanish or do not read, shutdown."""
 
 import asyncio
-import inspect
 import logging
-import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from flashsale_project.express import ExpressProtocol, Pending
-from flashsale_project.protocol import SLICE
+from flashsale_project.express import Pending
 from sales.connections import connection_info
 from sales.inventory import Inventory
 from sales.runtime import Runtime
@@ -50,7 +46,6 @@ async def unread(lane: Lane, requests: bytes) -> AsyncIterator[None]:
         await eventually(lambda: protocol.flow.write_paused and protocol.flow.read_paused)
         yield
         while not (sending.done() and lane.is_idle()):
-            assert len(protocol.pipeline) * len(REFUSED) <= SLICE
             await lane.read()
             await asyncio.sleep(0)
     await lane.read()
@@ -139,7 +134,7 @@ async def test_a_reader_that_does_not_read_is_not_written_to_for_ever(lane: Lane
 
 async def test_nothing_is_held_for_whoever_does_not_read(lane: Lane, worker: Runtime) -> None:
     async with unread(lane, REFUSED * 5000 + post("/checkout?user_id=1")):
-        assert lane.protocol._pending is None
+        assert lane.protocol.cycle is None
     assert worker.current().held == 1
     assert statuses(lane)[-1] == 200
 
@@ -205,60 +200,6 @@ async def test_answers_carry_the_date_of_now(lane: Lane) -> None:
         assert lane.got.count(b"date: " + date + b"\r\nserver: uvicorn\r\n") == 2
 
 
-@pytest.fixture
-def heads() -> Iterator[set[bytes]]:
-    """The heads that are remembered: none yet."""
-    ExpressProtocol._plain_heads.clear()
-    yield ExpressProtocol._plain_heads
-    ExpressProtocol._plain_heads.clear()
-
-
-async def test_a_head_is_remembered_once_it_was_read(lane: Lane, heads: set[bytes]) -> None:
-    refusal = post("/purchase?code=" + NEVER, "User-Agent: a")
-    head = refusal[refusal.index(b"\r\n") :]
-    for target in "/purchase?code=" + NEVER, "/checkout?user_id=1&item_id=1", "/checkout?user_id=1":
-        await lane.send(post(target, "User-Agent: a"))
-        await lane.settle()
-        assert heads == {head}
-        assert lane.protocol._begun in (1, None)
-        lane.protocol._begun = None  # the parser would fail on it
-    assert statuses(lane) == [409, 200, 200]
-
-
-@pytest.mark.parametrize(
-    "chunks",
-    [
-        [post("/purchase?code=" + NEVER) * 2],
-        [post("/purchase?code=" + NEVER)[:40], post("/purchase?code=" + NEVER)[40:]],
-        [post("/purchase?code=" + NEVER, "X-Unknown: 1")],
-        [post("/purchase?code=" + NEVER, "Content-Length: 1", body=b"x")],
-        [b"\r\n" + post("/purchase?code=" + NEVER)],
-        [post("/purchase?code=" + NEVER) + b"P"],
-        [post("/purchase?code=" + NEVER) + b"\0"],
-        [post("/sale?")],
-    ],
-    ids=["two", "halves", "unknown", "body", "line end before", "one more byte", "nonsense", "stock"],
-)
-async def test_only_one_whole_plain_request_is_remembered(
-    lane: Lane, heads: set[bytes], chunks: list[bytes]
-) -> None:
-    for chunk in chunks:
-        await lane.send(chunk)
-        await lane.arrive()
-    assert not heads
-
-
-async def test_so_many_heads_are_remembered_and_no_more(
-    lane: Lane, heads: set[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("flashsale_project.express.MAX_HEADS", 3)
-    for number in range(10):
-        await lane.send(post("/purchase?code=" + NEVER, f"User-Agent: {number}"))
-        await lane.settle()
-        assert 1 <= len(heads) <= 3
-    assert statuses(lane) == [409] * 10
-
-
 async def test_a_fault_of_ours_is_an_answer_too(
     lane: Lane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -288,34 +229,3 @@ async def test_a_batch_that_fails_is_an_answer_too(lane: Lane, sql: Callable[...
     assert statuses(lane) == [503]
     assert reasons(lane) == ["database_unavailable"]
     assert b"\r\nretry-after: " in lane.got
-
-
-def test_uvicorn_is_what_the_lane_was_built_on() -> None:
-    """`Pending` stands where uvicorn keeps its cycles. If this fails after an upgrade, read what has
-    changed in uvicorn's `HttpToolsProtocol`, and `flashsale_project.express` with it, before adapting it.
-    """
-    source = inspect.getsource(HttpToolsProtocol)
-    used_of_a_cycle = set(re.findall(r"cycle\.(\w+)", source))
-    assert used_of_a_cycle == {
-        *("response_complete", "disconnected", "message_event", "keep_alive"),
-        *("body", "more_body"),  # of the request that is being received, which is never ours
-        "run_asgi",  # in `_start_asgi_task`, which the lane overrides
-    }
-    for attribute in "response_complete", "disconnected", "message_event", "keep_alive":
-        assert attribute in Pending.__slots__
-        assert f"self.{attribute}" in inspect.getsource(RequestResponseCycle.__init__)
-    users = {
-        name
-        for name, method in vars(HttpToolsProtocol).items()
-        if inspect.isfunction(method) and "pipeline" in method.__code__.co_names
-    }
-    assert users == {"__init__", "on_headers_complete", "on_response_complete"}
-    assert "self._start_asgi_task(cycle, app)" in inspect.getsource(HttpToolsProtocol.on_response_complete)
-    starters = {
-        name
-        for name, method in vars(HttpToolsProtocol).items()
-        if inspect.isfunction(method) and "cycle" in method.__code__.co_names
-    }
-    assert starters == {
-        *("__init__", "connection_lost", "on_headers_complete", "on_body", "on_message_complete", "shutdown"),
-    }

@@ -6,7 +6,6 @@ import logging
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -18,7 +17,7 @@ from sales.connections import connection_info
 from sales.models import Sale
 from sales.runtime import Runtime
 from tests.conftest import DEADLINE
-from tests.integration.lanes import LANES, Express, Lane, Stock, connected
+from tests.integration.lanes import LANES, Express, Lane, Stock, connected, until
 from tests.integration.test_differential import request
 
 Kind = type[Express] | type[Stock]
@@ -74,14 +73,6 @@ def first_status(lane: Lane) -> int:
     return int(lane.got[9:12]) if b"\r\n\r\n" in lane.got else 0
 
 
-async def until(lane: Lane, done: Callable[[], Any]) -> None:
-    """Read what comes until a state is reached."""
-    async with asyncio.timeout(DEADLINE):
-        while not done():
-            await lane.read()
-            await asyncio.sleep(0)
-
-
 async def until_lost(lane: Lane) -> None:
     """Wait until the server knows that its client is gone, and has finished what it was doing."""
     async with asyncio.timeout(DEADLINE):
@@ -128,22 +119,6 @@ def test_a_client_that_leaves_its_pipeline_behind_is_no_error(
 
     attack(run)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
-
-
-def test_a_lost_connection_is_forgotten_at_once(attack: Callable[[Attack], None], kind: Kind) -> None:
-    """Closed with an answer unread, which is a reset: no timer keeps what is left of it."""
-
-    async def run(runtime: Runtime) -> None:
-        async with connected(kind, runtime) as lane:
-            await lane.send(request("/checkout?user_id=1"))
-            async with asyncio.timeout(DEADLINE):
-                while not lane.state.total_requests:  # noqa: ASYNC110
-                    await asyncio.sleep(0)
-            lane.client.close()
-            await until_lost(lane)
-            assert lane.protocol.timeout_keep_alive_task is None
-
-    attack(run)
 
 
 def test_what_stands_behind_an_upgrade_is_answered(attack: Callable[[Attack], None], kind: Kind) -> None:
