@@ -50,8 +50,10 @@ def _plain_headers() -> str:
     """Headers that are not careful, and careful ones that say the usual."""
     character = TOKEN.decode().replace("_", "")  # Django drops names with a _
     any_value = TEXT.decode() + r"*+\r\n"
-    firsts = sorted({name[0] for name in CAREFUL})  # most names need no closer look
-    kinds = [f"(?![{''.join(firsts)}{''.join(firsts).upper()}]){character}++:{any_value}"]
+    firsts = sorted({name[0] for name in CAREFUL})
+    # Most names need no closer look.
+    harmless = "".join(c for c in map(chr, range(128)) if re.match(character, c) and c.lower() not in firsts)
+    kinds = [f"[{re.escape(harmless)}]{character}*+:{any_value}"]
     for first in firsts:
         rest = "|".join(_any_case(name[1:]) for name in CAREFUL if name[0] == first)
         kinds.append(f"{_any_case(first)}(?!(?:{rest}):){character}*+:{any_value}")
@@ -66,11 +68,11 @@ def _hot() -> "re.Pattern[bytes]":
         r"(?:/checkout\?user_id=([0-9]{1,18})(?:&item_id=([0-9]{1,18}))?"
         r"|/purchase\?code=([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}))"
     )
+    host, length = _header("host", NAME.decode() + "++(?::[0-9]{0,5}+)?"), _header("content-length", "0")
     plain = _plain_headers()
-    host = _header("host", NAME.decode() + "++(?::[0-9]{0,5}+)?") + plain
-    length = _header("content-length", "0") + plain
-    headers = f"{plain}(?:{host}(?:{length})?|{length}{host})"
-    return re.compile(rf"POST {target} HTTP/1\.1\r\n{headers}\r\n".encode())
+    least = f"{host}(?:{length})?"
+    usual = f"{plain}(?:{host}{plain}(?:{length}{plain})?|{length}{plain}{host}{plain})"
+    return re.compile(rf"POST {target} HTTP/1\.1\r\n(?:{least}|{usual})\r\n".encode())
 
 
 HOT = _hot()
@@ -114,8 +116,8 @@ class ExpressProtocol(Protocol):
             len(data) <= MAX_HOT
             and self.cycle is None
             and not self._reader.is_receiving
+            and not self.flow.write_paused
             and (match := HOT.fullmatch(data)) is not None
-            and self._is_free()
             and not self._is_closing()
         ):
             self._ask(match.groups())
@@ -156,15 +158,14 @@ class ExpressProtocol(Protocol):
         pending: Pending | None = self.cycle
         if pending is None:  # the connection was lost
             return
-        if self.server_state.default_headers is not ExpressProtocol._defaults:
-            self._set_defaults()
+        is_closing = self._is_closing()
         if isinstance(result, BaseException):
             answer = self._refusal_bytes(result)
         elif pending.is_purchase:
             answer = self._purchased
         else:
             answer = self._granted + str(result).encode()
-        if ExpressProtocol._closing:
+        if is_closing:
             pending.keep_alive = False
         elif not pending.keep_alive:
             head, body = answer.split(b"\r\n\r\n", 1)
@@ -177,8 +178,6 @@ class ExpressProtocol(Protocol):
     # --- answers as bytes
 
     def _refusal_bytes(self, no: Refused | BaseException) -> bytes:
-        if self.server_state.default_headers is not ExpressProtocol._defaults:
-            self._set_defaults()
         if isinstance(no, type):
             if (answer := self._ready.get(no)) is None:
                 answer = self._ready[no] = self._bytes(refused(no()))
