@@ -79,13 +79,7 @@ class WorkerServer(uvicorn.Server):
         self._acceptors = [Acceptor(listener, make_protocol) for listener in sockets or []]
         asyncio.get_running_loop().add_reader(self._channel, self._supervisor_gone)
         self._beat()
-
-    async def on_tick(self, counter: int) -> bool:
-        """Called by uvicorn ten times a second."""
-        if counter % 10 == 0:
-            for connection in list(self.server_state.connections):
-                cast("Protocol", connection).on_second()
-        return await super().on_tick(counter)
+        self._hang_up_on_the_slow()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn when it is time to go."""
@@ -114,8 +108,14 @@ class WorkerServer(uvicorn.Server):
                 while self.server_state.connections:  # noqa: ASYNC110  (uvicorn's set tells nobody)
                     await asyncio.sleep(0.05)
 
+    # Timers of their own: uvicorn's `on_tick` is not called any more while the worker drains or retires.
+
+    def _hang_up_on_the_slow(self) -> None:
+        for connection in list(self.server_state.connections):
+            cast("Protocol", connection).on_second()
+        asyncio.get_running_loop().call_later(1, self._hang_up_on_the_slow)
+
     def _beat(self) -> None:
-        # A timer of its own: `on_tick` is not called any more while the worker drains or retires.
         heartbeat.beat(self._channel)
         asyncio.get_running_loop().call_later(heartbeat.INTERVAL, self._beat)
 

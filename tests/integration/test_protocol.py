@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flashsale_project.heads import MAX_HEADERS, MAX_LINE
-from flashsale_project.protocol import REQUEST_TIMEOUT, WRITE_TIMEOUT, Protocol
+from flashsale_project.protocol import FREE, REQUEST_TIMEOUT, WRITE_TIMEOUT, Protocol, budget
 from sales.runtime import Runtime
 from tests.conftest import eventually
 from tests.integration.lanes import (
@@ -208,6 +208,59 @@ async def test_a_lost_connection_leaves_nothing(lane: Lane, monkeypatch: pytest.
         assert lane.protocol._reader.held == lane.protocol._kept == 0
         assert lane.protocol.cycle is None
         assert lane.state.total_requests == 0
+
+
+async def test_all_bodies_together_have_a_bound(
+    lane: Lane, worker: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = type(lane.protocol)
+    monkeypatch.setattr(budget, "total", 100_000)
+    large = post("/checkout?user_id=1", "Content-Length: 200000")
+    async with connected(kind, worker) as other, connected(kind, worker) as third:
+        await lane.send(large + b"x" * 90_000)
+        await lane.arrive()
+        await other.send(large)  # no more than is free
+        await other.arrive()
+        assert 0 < budget.used < 100_000
+        await other.send(b"x" * 40_000)
+        await closed(other)
+        assert (statuses(other), reasons(other)) == ([503], ["overloaded"])
+        assert b"\r\nRetry-After: 1\r\n" in other.got
+        request = post("/checkout?user_id=1", "Cookie: " + "x" * 2000)
+        for piece in request[:1500], request[1500:]:
+            await third.send(piece)
+            await third.arrive()
+        await third.settle()
+        assert statuses(third) == [200]
+    lane.client.close()
+    await eventually(lambda: lane.protocol.lost)
+    assert budget.used == 0
+    assert worker.current().held == 1
+
+
+async def test_what_waits_behind_an_answer_counts_too(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "total", 50_000)
+    async with commits_held(monkeypatch):
+        await lane.send(post("/checkout?user_id=1"))
+        await lane.arrive()
+        await lane.send(PING * 3000)
+        await eventually(lambda: lane.protocol._reader._refusal is not None)
+        assert budget.used == 0
+        await lane.read()
+        assert not lane.got
+    await closed(lane)
+    assert statuses(lane) == [200, 503]
+
+
+async def test_a_body_counts_until_it_is_answered(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with commits_held(monkeypatch):
+        size = 200_000
+        await lane.send(post("/checkout?user_id=1", f"Content-Length: {size}", body=b"x" * size))
+        await eventually(lambda: lane.protocol.cycle is not None)
+        assert budget.used == size - FREE
+    await lane.settle()
+    assert budget.used == 0
+    assert statuses(lane) == [200]
 
 
 async def test_one_connection_too_many_is_told_so(
