@@ -41,6 +41,8 @@ _HOST = re.compile(_AUTHORITY)
 _ABSOLUTE = re.compile(rb"(?i:https?)://(" + _AUTHORITY + rb")([/?][!-~]*)?")
 _LENGTH = re.compile(rb"[0-9]{1,20}")
 
+_TELLING = {b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"}
+
 Fields = list[tuple[bytes, bytes]]
 """Names, in lower case, and values."""
 
@@ -140,31 +142,31 @@ def read_fields(lines: bytes) -> Fields:
 
 def read_head(line: Line, headers: Fields) -> Head:
     """What a request line and its headers mean together."""
-    hosts = _values(headers, b"host")
+    told: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        if name in _TELLING:
+            told.setdefault(name, []).append(value)
+    hosts = told.get(b"host", [])
     if len(hosts) > 1 or (not hosts and line.version == "1.1"):
         raise invalid("There must be one Host.")
     if hosts and not _is_authority(hosts[0]):
         raise invalid("The Host is malformed.")
-    length = _length(line, headers)
+    length = _length(line, told) if b"content-length" in told or b"transfer-encoding" in told else 0
     target, headers = _origin(line, headers)
-    connection = {
-        option.strip(b" \t").lower() for option in b",".join(_values(headers, b"connection")).split(b",")
-    }
+    is_current = line.version == "1.1"
     return Head(
         method=line.method,
         target=target,
         version=line.version,
         headers=headers,
         length=length,
-        keep_alive=line.version == "1.1" and b"close" not in connection,
-        expects_continue=line.version == "1.1"
-        and length != 0
-        and any(value.lower() == b"100-continue" for value in _values(headers, b"expect")),
+        keep_alive=is_current and not (b"connection" in told and b"close" in _options(told[b"connection"])),
+        expects_continue=is_current and length != 0 and b"100-continue" in _options(told.get(b"expect", [])),
     )
 
 
-def _values(headers: Fields, wanted: bytes) -> list[bytes]:
-    return [value for name, value in headers if name == wanted]
+def _options(values: list[bytes]) -> list[bytes]:
+    return [option.strip(b" \t") for option in b",".join(values).lower().split(b",")]
 
 
 def _is_authority(text: bytes) -> bool:
@@ -179,18 +181,15 @@ def _is_authority(text: bytes) -> bool:
     return True
 
 
-def _length(line: Line, headers: Fields) -> int | None:
+def _length(line: Line, told: dict[bytes, list[bytes]]) -> int | None:
     """Bytes of the body, or ``None`` where chunks tell it."""
-    lengths = _values(headers, b"content-length")
-    encodings = _values(headers, b"transfer-encoding")
+    lengths, encodings = told.get(b"content-length", []), told.get(b"transfer-encoding", [])
     if encodings:
         if lengths or line.version == "1.0":
             raise invalid("Transfer-Encoding stands beside Content-Length, or in HTTP/1.0.")
         if len(encodings) > 1 or encodings[0].lower() != b"chunked":
             raise not_implemented("No other Transfer-Encoding than chunked is known here.")
         return None
-    if not lengths:
-        return 0
     if len(lengths) > 1 or _LENGTH.fullmatch(lengths[0]) is None:
         raise invalid("The Content-Length is malformed.")
     length = int(lengths[0])
