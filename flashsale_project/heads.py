@@ -104,7 +104,7 @@ def content_too_large() -> BadMessage:
 
 def not_implemented(detail: str) -> BadMessage:
     """The refusal of what HTTP allows and nobody needs here."""
-    return BadMessage(501, "not_implemented", detail)
+    return BadMessage(501, "invalid_request", detail)
 
 
 def bad_line() -> BadMessage:
@@ -126,7 +126,7 @@ def read_line(line: bytes) -> Line:
     if len(target) > MAX_TARGET:
         raise uri_too_long()
     if version not in (b"1.1", b"1.0"):
-        raise BadMessage(505, "http_version_not_supported", "This answers to HTTP/1.1 and HTTP/1.0.")
+        raise BadMessage(505, "invalid_request", "Only versions 1.0 and 1.1 of HTTP are spoken here.")
     return Line(method.decode(), target, version.decode())
 
 
