@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,24 @@ def positive(name: str, default: int) -> int:
     return int(text)
 
 
+def boolean(name: str, default: bool) -> bool:
+    """A switch from the environment; empty is not given. `ImproperlyConfigured` names one that is neither."""
+    text = env.str(name, default="").strip().lower()
+    if text in ("true", "1", "yes", "on", "false", "0", "no", "off", ""):
+        return text in ("true", "1", "yes", "on") if text else default
+    raise ImproperlyConfigured(f"{name} must be true or false, not {text!r}.")
+
+
+def one_of(name: str, choices: Sequence[str]) -> str:
+    """One of these words from the environment, the first by default; `ImproperlyConfigured` names another."""
+    text: str = env.str(name, default="") or choices[0]
+    if text in choices:
+        return text
+    raise ImproperlyConfigured(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, not {text!r}.")
+
+
 # Where the embedded database and other run-time files live.
-FLASHSALE_DATA_DIR = Path(env.str("FLASHSALE_DATA_DIR", default=str(BASE_DIR / ".flashsale"))).absolute()
+FLASHSALE_DATA_DIR = Path(env.str("FLASHSALE_DATA_DIR", default="") or BASE_DIR / ".flashsale").absolute()
 # A directory with the programs initdb and postgres; found by itself where it is not set.
 FLASHSALE_PG_BIN = Path(env.str("FLASHSALE_PG_BIN")) if env.str("FLASHSALE_PG_BIN", default="") else None
 
@@ -49,13 +66,21 @@ FLASHSALE_WORKERS = positive("FLASHSALE_WORKERS", min(4, os.cpu_count() or 1))
 
 # Which way the two hot calls take: answered in the HTTP protocol, or by Django's views like the others.
 LANES = ("express", "django")
-FLASHSALE_LANE = env.str("FLASHSALE_LANE", default=LANES[0])
-if FLASHSALE_LANE not in LANES:
-    raise ImproperlyConfigured(f"FLASHSALE_LANE must be express or django, not {FLASHSALE_LANE!r}.")
+FLASHSALE_LANE = one_of("FLASHSALE_LANE", LANES)
 
-DEBUG = env.bool("DEBUG", default=False)
+FLASHSALE_LOG_FORMAT = one_of("FLASHSALE_LOG_FORMAT", ("text", "json"))
+FLASHSALE_LOG_LEVEL = one_of("FLASHSALE_LOG_LEVEL", ("INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL"))
+
+DEBUG = boolean("DEBUG", default=False)
 # Not by `env`, which takes a value that begins with a dollar sign for the name of another variable.
-SECRET_KEY = os.environ.get("SECRET_KEY") or kept_secret_key(FLASHSALE_DATA_DIR)
+try:
+    SECRET_KEY = os.environ.get("SECRET_KEY") or kept_secret_key(FLASHSALE_DATA_DIR)
+except OSError as error:
+    reason = "It is no directory" if FLASHSALE_DATA_DIR.is_file() else error.strerror
+    raise ImproperlyConfigured(
+        f"The data directory {FLASHSALE_DATA_DIR} cannot be used: {reason}. "
+        "Let FLASHSALE_DATA_DIR name one that this account may write to."
+    ) from error
 ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 
 # The cookies of the admin. Browsers take secure ones over TLS, and from this machine itself: Chrome and
@@ -66,6 +91,7 @@ SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 # TLS ends at a proxy, and what reaches us is HTTP, so the origins of the admin's pages must be named. We
 # trust no X-Forwarded-Proto (SECURE_PROXY_SSL_HEADER): without a proxy that removes it anybody can send it.
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+CSRF_FAILURE_VIEW = "flashsale_project.strangers.csrf_failure"
 SILENCED_SYSTEM_CHECKS = [
     # HSTS and the redirect to TLS are for the proxy that ends it: a service on http://127.0.0.1 without one
     # could not be reached any more.
@@ -74,6 +100,7 @@ SILENCED_SYSTEM_CHECKS = [
 ]
 
 INSTALLED_APPS = [
+    "flashsale_project",  # first: its commands go before those of the same name
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -81,12 +108,11 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.postgres",
     "django.contrib.staticfiles",
-    "flashsale_project",
     "sales",
 ]
 
 # Seats on trains at /book: the worked example of the batching package.
-FLASHSALE_TRAIN_EXAMPLE = env.bool("FLASHSALE_TRAIN_EXAMPLE", default=DEBUG)
+FLASHSALE_TRAIN_EXAMPLE = boolean("FLASHSALE_TRAIN_EXAMPLE", default=DEBUG)
 if FLASHSALE_TRAIN_EXAMPLE:
     INSTALLED_APPS.append("batching.examples.trains")
 
@@ -122,6 +148,10 @@ TEMPLATES = [
 ]
 
 
+CONNECT_TIMEOUT = 5
+"""Seconds for a connection to the database, unless ``DATABASE_URL`` says ``?connect_timeout=…``."""
+
+
 def database() -> dict[str, Any]:
     """The database of ``DATABASE_URL``, else the embedded one, which starts at the first connection.
 
@@ -141,13 +171,16 @@ def database() -> dict[str, Any]:
     with contextlib.suppress(ValueError):
         config = env.db_url("DATABASE_URL")
     # Where a slash ends the password early, there is no user, and parts of it are the port and the name.
-    if not config or ("@" in url and not config["USER"]):
+    if not config or not config["NAME"] or ("@" in url and not config["USER"]):
         raise ImproperlyConfigured(
             "DATABASE_URL must be like postgresql://user:password@host:port/name, with special characters of "
             "the password in percent-encoding: %2F for /."
         )
+    options = config.setdefault("OPTIONS", {})
+    # A host that never answers is told within seconds, and not by the kernel after two minutes.
+    options.setdefault("connect_timeout", CONNECT_TIMEOUT)
     if "," in config["HOST"]:  # a primary and its standbys: whichever takes writes
-        config.setdefault("OPTIONS", {}).setdefault("target_session_attrs", "read-write")
+        options.setdefault("target_session_attrs", "read-write")
     return config
 
 
@@ -173,10 +206,20 @@ STATIC_URL = "static/"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {process} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "text": {"()": "flashsale_project.logs.TextFormatter"},
+        "json": {"()": "flashsale_project.logs.JsonFormatter"},
+    },
+    "handlers": {
+        "console": {
+            "()": "flashsale_project.logs.Handler",
+            "formatter": FLASHSALE_LOG_FORMAT,
+            "level": FLASHSALE_LOG_LEVEL,
+        }
+    },
     "root": {"handlers": ["console"], "level": "INFO"},
     "loggers": {
+        **{name: {"level": FLASHSALE_LOG_LEVEL} for name in ("flashsale_project", "sales", "batching")},
         # A refusal is a normal answer, and so is a client's nonsense: neither is worth a line each.
         "django.request": {"level": "ERROR"},
         "django.security": {"level": "CRITICAL"},

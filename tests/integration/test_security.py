@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 
+from flashsale_project import strangers
 from flashsale_project.settings import env
 
 PROJECT = Path(__file__).parents[2]
@@ -81,6 +84,66 @@ def test_a_login_through_a_proxy_with_tls_needs_its_origin(
 def test_nobody_can_claim_that_tls_was_used(browser: Client) -> None:
     request = browser.get(LOGIN, headers={"X-Forwarded-Proto": "https"}).wsgi_request
     assert not request.is_secure()
+
+
+# --- browsers that are not served
+
+
+@pytest.fixture
+def complaints(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], list[Any]]:
+    """The fields of what is logged about unlisted hosts, from now on, as if nobody had come before."""
+    monkeypatch.setattr("flashsale_project.strangers._complaints", strangers._Complaints())
+
+    def found() -> list[Any]:
+        return [getattr(r, "fields", None) for r in caplog.records if r.getMessage() == "host.refused"]
+
+    return found
+
+
+@pytest.mark.parametrize("host", ["shop.example", "192.168.1.5:8080", "a_b", "x" * 5_000, "\x1b[2K"])
+def test_an_unlisted_host_is_told_which_setting_names_it(
+    complaints: Callable[[], list[Any]], host: str
+) -> None:
+    answer = Client().get(LOGIN, headers={"host": host})
+    text = answer.content.decode()
+    assert (answer.status_code, answer.headers["Content-Type"]) == (400, "text/plain; charset=utf-8")
+    assert "ALLOWED_HOSTS" in text
+    assert ascii(host[:100]) in text
+    assert len(text) < 1_000
+    assert complaints() == [{"host": host[:100], "setting": "ALLOWED_HOSTS", "requests": 1}]
+
+
+def test_unlisted_hosts_are_logged_once_a_minute_with_their_number(
+    complaints: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(5):
+        Client().get(LOGIN, headers={"host": "shop.example"})
+    assert [fields["requests"] for fields in complaints()] == [1]
+    monkeypatch.setattr("flashsale_project.strangers.time.monotonic", lambda: time.time() * 2)  # much later
+    Client().get(LOGIN, headers={"host": "other.example"})
+    assert [(fields["host"], fields["requests"]) for fields in complaints()] == [
+        ("shop.example", 1),
+        ("other.example", 5),
+    ]
+
+
+def test_a_login_without_tls_from_another_machine_is_told_what_to_do(browser: Client) -> None:
+    browser.cookies.clear()  # a browser keeps no secure cookie that came without TLS
+    answer = browser.post(LOGIN, {"username": "boss", "password": SECRET})
+    text = answer.content.decode()
+    assert answer.status_code == 403
+    for words in ("CSRF cookie not set", "https", "CSRF_TRUSTED_ORIGINS", "http://127.0.0.1", "DEBUG=true"):
+        assert words in text
+
+
+def test_a_login_from_an_origin_that_is_not_trusted_is_told_which_setting_names_it(browser: Client) -> None:
+    token = browser.cookies["csrftoken"].value
+    answer = browser.post(LOGIN, {"csrfmiddlewaretoken": token}, headers={"origin": ORIGIN + "x" * 9_000})
+    text = answer.content.decode()
+    assert answer.status_code == 403
+    assert ORIGIN in text
+    assert "CSRF_TRUSTED_ORIGINS" in text
+    assert len(text) < 1_000
 
 
 # --- secrets

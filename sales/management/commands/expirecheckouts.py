@@ -4,9 +4,12 @@ import asyncio
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 
 from sales.connections import connection_info
+from sales.diagnosis import diagnose
 from sales.exceptions import DatabaseUnavailable
+from sales.models import Sale
 from sales.storage import Changed, Storage
 
 
@@ -18,7 +21,12 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Free them. Raises `CommandError` where the database does not answer."""
         try:
+            if not Sale.objects.exists():  # or a database, or tables: told at once, and in words
+                self.stdout.write("Nothing to do: there is no sale yet.")
+                return
             freed = asyncio.run(_sweep(connection_info()))
+        except DatabaseError as error:
+            raise CommandError(f"Nothing was freed. {diagnose(error)}") from error
         except DatabaseUnavailable as error:
             raise CommandError(f"Nothing was freed: {error.__cause__ or error}") from error
         if count := sum(len(changed.rows) for changed in freed):

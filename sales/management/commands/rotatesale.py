@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
 from sales.conf import SaleOptions
+from sales.diagnosis import diagnose
 from sales.rotation import rotate
 
 
@@ -19,8 +20,10 @@ class Command(BaseCommand):
         """Create what is missing. Raises `CommandError` where settings or database do not allow it."""
         try:
             created = rotate(SaleOptions.from_settings())
-        except (ImproperlyConfigured, DatabaseError) as error:
-            raise CommandError(f"No sale was made: {str(error).strip()}") from error
+        except ImproperlyConfigured as error:
+            raise CommandError(f"No sale was made: {error}") from error
+        except DatabaseError as error:
+            raise CommandError(f"No sale was made. {diagnose(error)}") from error
         for sale in created:
             self.stdout.write(f"{sale}: {sale.items:,} items until {sale.ends_at:%Y-%m-%d %H:%M:%S} UTC")
         if not created:

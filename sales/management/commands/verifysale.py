@@ -10,6 +10,7 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from sales.certificate import Certificate, certify
+from sales.diagnosis import diagnose
 from sales.models import Sale
 
 
@@ -28,7 +29,7 @@ class Command(BaseCommand):
         try:
             certificate = certify(self._sale(options["sale"]))
         except DatabaseError as error:
-            raise CommandError(f"Nothing was verified: {str(error).strip()}") from error
+            raise CommandError(f"Nothing was verified. {diagnose(error)}") from error
         self.stdout.write(_json(certificate) if options["json"] else _text(certificate))
         if not certificate.holds:
             raise CommandError(f"{certificate.sale} breaks its invariants.")
