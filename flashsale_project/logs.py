@@ -66,7 +66,7 @@ class Handler(logging.StreamHandler[TextIO]):
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
-        self._start = "\x1b[K" if is_terminal(sys.stderr) else ""
+        self._start = "\r\x1b[K" if is_terminal(sys.stderr) else ""
 
     def format(self, record: logging.LogRecord) -> str:
         """Called by logging."""

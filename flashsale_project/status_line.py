@@ -1,4 +1,4 @@
-"""The status line of `runsale`: what all workers together have done in the last second."""
+"""The status line of `runsale`: what all workers together have done since the one before."""
 
 import time
 from collections import Counter
@@ -16,7 +16,8 @@ class StatusLine:
         self.alarms: list[str] = []
         """Sales whose certificate turned out to be broken since the last call of `next`."""
         self._broken: set[str] = set()
-        self._last = self._read()
+        self.figures = self._read()
+        """The figures of the last reading."""
 
     def next(self, ready: int, workers: int) -> str:
         """The line for the time since the last call."""
@@ -24,8 +25,8 @@ class StatusLine:
         now, figures = time.monotonic(), self._read()
         self.alarms = sorted(self._broken - known, key=int)
         seconds = max(now - self._read_at, 0.001)
-        change = {name: figures[name] - self._last[name] for name in figures}
-        self._read_at, self._last = now, figures
+        change = {name: figures[name] - self.figures[name] for name in figures}
+        self._read_at, self.figures = now, figures
         self.answers = int(figures["answers"])
         parts = [
             time.strftime("%H:%M:%S", time.gmtime()),
@@ -48,6 +49,7 @@ class StatusLine:
             "flashsale_batch_size_count": "batches",
             "flashsale_batch_seconds_sum": "seconds",
             "flashsale_sale": "sale",
+            "flashsale_sold_out_sale": "sold_out",
             "flashsale_database_up": "database",
         }
         figures: Counter[str] = Counter()

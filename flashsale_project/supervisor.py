@@ -135,20 +135,23 @@ class Supervisor:
             raise RuntimeError("A worker did not start; its own message stands above.")
         self._started = True
 
-    async def restart(self) -> None:
-        """Replace the workers one by one; each goes when its successor serves. Nobody is refused."""
+    async def restart(self) -> bool:
+        """Replace the workers one by one; each goes when its successor serves. Nobody is refused.
+
+        Returns false where it was given up, because a new one did not get ready or all are to stop.
+        """
         async with self._restarting:
             for slot in range(len(self._sockets)):
                 if self._stopping.is_set():
-                    return
+                    return False
                 old = self._workers[slot]
                 old.retiring = True  # if it ends now, it has its successor already
                 new = await self._start(slot)
                 if not await _until_ready(new):
                     # Its watcher goes on trying; the old one serves until that succeeds.
-                    logger.error("a new worker did not get ready; the restart ends here")
-                    return
+                    return False
                 await old.process.wait()
+            return True
 
     async def stop(self) -> None:
         """Drain all workers and wait for their end; kill those that take longer than `STOP_TIMEOUT`."""
@@ -206,9 +209,15 @@ class Supervisor:
         self._ended(pid)
         is_wanted = not (worker.retiring or self._stopping.is_set())
         is_missed = is_wanted and (was_ready or self._started)  # else the start of the service has failed
-        if fault is not None or is_wanted:
-            end = f"ended with {code}" if fault is None else f"{fault} and was killed"
-            logger.error("worker %s %s%s", pid, end, "; starting another" if is_missed else "")
+        reason = f"ended with {code}" if fault is None else f"{fault} and was killed"
+        if is_missed:
+            _log(logging.ERROR, "worker.replaced", worker, reason=reason)
+        elif is_wanted:
+            _log(logging.ERROR, "worker.failed", worker, reason=reason)
+        elif fault is not None:
+            _log(logging.ERROR, "worker.killed", worker, reason=reason)
+        else:
+            _log(logging.INFO, "worker.stopped" if self._stopping.is_set() else "worker.retired", worker)
         if not is_missed:
             return
         lasted = was_ready and loop.time() - worker.ready_at >= LASTING
@@ -237,6 +246,7 @@ class Supervisor:
         worker.ready.set()
         worker.ready_at = loop.time()
         self._workers[worker.slot] = worker
+        _log(logging.INFO, "worker.ready", worker)
         for other in self._live:
             if other.slot == worker.slot and other is not worker:
                 other.retiring = True
@@ -251,6 +261,10 @@ async def _until_ready(worker: Worker) -> bool:
     ready.cancel()
     ended.cancel()
     return worker.ready.is_set()
+
+
+def _log(level: int, event: str, worker: Worker, **fields: object) -> None:
+    logger.log(level, event, extra={"fields": {"pid": worker.process.pid, "worker": worker.slot, **fields}})
 
 
 def _send(worker: Worker, sig: signal.Signals) -> None:

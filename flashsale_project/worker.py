@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -26,7 +25,7 @@ import django
 import uvicorn
 from django.conf import settings
 
-from flashsale_project import heartbeat
+from flashsale_project import heartbeat, open_files
 from flashsale_project.acceptor import Acceptor
 
 if TYPE_CHECKING:  # Django is set up when uvicorn imports the application
@@ -44,10 +43,6 @@ long again for those that it has taken."""
 
 STOP_TIMEOUT = 10
 """Seconds that requests under way may take once the worker has stopped listening."""
-
-
-SPARE_FILES = 200
-"""Open files that are kept from connections, for all else that a worker needs."""
 
 
 class WorkerServer(uvicorn.Server):
@@ -122,7 +117,7 @@ class WorkerServer(uvicorn.Server):
     def _supervisor_gone(self) -> None:
         if not self._channel.recv(64):
             asyncio.get_running_loop().remove_reader(self._channel)
-            logger.error("the supervisor is gone; stopping")
+            logger.error("supervisor.lost", extra={"fields": {"pid": os.getpid()}})
             self.should_exit = True
 
 
@@ -130,13 +125,10 @@ def main(listen_fd: int, channel_fd: int) -> None:
     """Serve until a signal or the supervisor's end."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "flashsale_project.settings")
     django.setup()
-    # Each client is a file descriptor, and the usual soft limit of 1,024 is no crowd.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     from flashsale_project.express import ExpressProtocol
     from flashsale_project.protocol import Protocol
 
-    Protocol.max_connections = most - SPARE_FILES
+    Protocol.max_connections = open_files.allow_all() - open_files.SPARE
     channel = socket.socket(fileno=channel_fd)
     channel.setblocking(False)
     config = uvicorn.Config(

@@ -5,6 +5,7 @@ come by the million, so their lists keep to the primary keys, which sort by sale
 `Allowance` has a composite primary key, which Django's admin does not know.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from datetime import MAXYEAR, datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -40,6 +41,8 @@ if TYPE_CHECKING:  # generic for the type checker alone
 
 else:
     AnyAdmin, AnyPaginator = admin.ModelAdmin, Paginator
+
+logger = logging.getLogger(__name__)
 
 MAX_COUNT = 10_000
 """Rows of a list that are counted and paged through; whoever looks for others filters or searches."""
@@ -294,6 +297,9 @@ class SaleAdmin(ReadOnlyAdmin):
             )
             Sale.objects.filter(pk__in=[sale.pk for sale in sales]).update(paused=paused)
             LogEntry.objects.log_actions(cast("int", request.user.pk), sales, CHANGE, f"{done.capitalize()}.")
+        for sale in sales:
+            fields = {"sale_id": sale.pk, "user": request.user.get_username()}
+            logger.info(f"sale.{done}", extra={"fields": fields})
         if sales:
             noun = "sale was" if len(sales) == 1 else "sales were"
             self.message_user(request, f"{len(sales)} {noun} {done}.", messages.SUCCESS)

@@ -40,6 +40,9 @@ DATABASE = Gauge(
     "flashsale_database_up", "Whether the database answers and takes writes.", multiprocess_mode="livemin"
 )
 SALE = Gauge("flashsale_sale", "Number of the current sale.", multiprocess_mode="livemostrecent")
+SOLD_OUT = Gauge(
+    "flashsale_sold_out_sale", "Number of the last sale that was sold out.", multiprocess_mode="mostrecent"
+)
 BROKEN = prometheus_client.Counter(
     "flashsale_broken_certificates", "Certificates written of sales that break an invariant.", ["sale"]
 )

@@ -1,5 +1,8 @@
 """Making sales: aligned to the wall clock, one after another, created ahead of their time."""
 
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from django.db import connection, transaction
@@ -7,6 +10,8 @@ from django.db import connection, transaction
 from sales.codes import MAX_ITEMS
 from sales.conf import SaleOptions
 from sales.models import Sale
+
+logger = logging.getLogger(__name__)
 
 _ITEMS = f"""
     INSERT INTO sales_saleitem (id, sale_id, item_id, state, version)
@@ -35,6 +40,39 @@ def rotate(options: SaleOptions) -> list[Sale]:
                 created.append(sale)
             moment = sale.ends_at
     return created
+
+
+def log_created(sales: Iterable[Sale]) -> None:
+    """Log the sales that a service has made."""
+    for sale in sales:
+        fields = {"sale_id": sale.pk, "items": sale.items, "starts_at": sale.starts_at.isoformat()}
+        logger.info("sale.created", extra={"fields": fields})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """A sale that goes on as it was made, and how options would have made it instead."""
+
+    sale: Sale
+    wanted: Sale
+
+
+def kept(options: SaleOptions) -> list[Kept]:
+    """The current sale and those that follow it without a gap, where these options would make others of them.
+
+    Time is the database's. Raises Django's database errors.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        moment: datetime = cursor.fetchone()[0]
+    found = []
+    names = ("items", "user_limit", "checkout_ttl", "starts_at", "ends_at")
+    while (sale := Sale.objects.at(moment).first()) is not None:
+        wanted = _next_to_be(sale.starts_at, options)
+        if any(getattr(sale, name) != getattr(wanted, name) for name in names):
+            found.append(Kept(sale=sale, wanted=wanted))
+        moment = sale.ends_at
+    return found
 
 
 def create_sale(sale: Sale) -> Sale:

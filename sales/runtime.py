@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from sales.exceptions import (
     UnknownCode,
 )
 from sales.inventory import Hold, HoldBatch, Inventory, ItemRow, SaleFacts
-from sales.rotation import rotate
+from sales.rotation import log_created, rotate
 from sales.storage import Changed, Counts, Keyed, Mark, Receipt, Storage
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ class Runtime:
         self.admission = Admission(MAX_PENDING)
         self.draining = False
         self.database_answers = False
+        self._lost_at: float | None = None
         self._marks: dict[int, Mark] = {}
         self._swept_at = 0.0
         self._looked_at = 0.0
@@ -147,6 +149,7 @@ class Runtime:
         self.draining = True
         await self._stack.aclose()
         metrics.flush_answers()
+        self._tell_what_is_sold_out()
 
     # --- what services ask
 
@@ -369,21 +372,39 @@ class Runtime:
                 for inventory in started:
                     await self._sweep(inventory)
         except (DatabaseUnavailable, DatabaseError) as error:
-            if self.database_answers:
-                logger.error("the database is unavailable: %s", error.__cause__ or error)
-            self.database_answers = False
+            self._database_is_lost(str(error.__cause__ or error))
         except Exception:
             # This task must not die: the worker would grow stale without a word.
             logger.exception("housekeeping failed")
         else:
-            self.database_answers = True
+            self._database_is_back()
             self._certifier.look()
         metrics.flush_answers()
         metrics.DATABASE.set(self.database_answers)
         if (current := self.selling()) is not None:
-            metrics.SALE.set(current.sale.id)
             for state in ("sold", "held", "available"):
                 metrics.ITEMS.labels(state).set(getattr(current, state))
+            metrics.SALE.set(current.sale.id)  # last: who reads it new finds its items
+        self._tell_what_is_sold_out()
+
+    def _database_is_lost(self, reason: str) -> None:
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+            fields = {"pid": os.getpid(), "reason": reason.strip()}
+            logger.error("database.lost", extra={"fields": fields})
+        self.database_answers = False
+
+    def _database_is_back(self) -> None:
+        if self._lost_at is not None:
+            fields = {"pid": os.getpid(), "seconds": round(time.monotonic() - self._lost_at, 1)}
+            logger.info("database.back", extra={"fields": fields})
+            self._lost_at = None
+        self.database_answers = True
+
+    def _tell_what_is_sold_out(self) -> None:
+        for inventory in self.inventories.values():  # the last one sold out may be over by now
+            if inventory.sold == inventory.sale.items:
+                metrics.SOLD_OUT.set(inventory.sale.id)
 
     async def _load_sales(self) -> None:
         server, self.clock.offset, sales = await self.storage.sales()
@@ -480,7 +501,7 @@ def _start(sale: SaleFacts) -> float:
 
 def _rotate(options: SaleOptions) -> None:
     try:
-        rotate(options)
+        log_created(rotate(options))
     finally:
         connection.close()
 

@@ -147,8 +147,9 @@ async def test_a_stuck_worker_is_replaced_and_the_sale_goes_on(make_service: Mak
         await crowd.until(lambda _: service.has_replaced([stuck]), SILENCE_TIMEOUT + DEADLINE)
         await crowd.more(100)
     assert {answer for answer in crowd.answers if answer.startswith("5")} == set()
-    assert f"worker {stuck} was not heard from for {SILENCE_TIMEOUT} seconds and was killed" in service.output
-    assert service.output.count("starting another") == 1
+    reason = f"was not heard from for {SILENCE_TIMEOUT} seconds and was killed"
+    assert f"ERROR worker.replaced pid={stuck} worker=" in service.output
+    assert service.output.count(f'reason="{reason}"') == service.output.count("worker.replaced") == 1
     assert_all_are_rows(service, crowd)
     assert service.stop() == 0
 
@@ -259,18 +260,11 @@ async def test_an_output_that_takes_no_more_does_not_end_the_sale(make_service: 
     assert await process.wait() in (0, 120)
 
 
-def test_the_status_line_comes_every_second(make_service: MakeService) -> None:
-    service = make_service().start()
-    line = r"\d\d:\d\d:\d\d  \|  sale \d+: sold 0  held 0  free 100  \|  0 answers/s  \|  2/2 workers\n"
-    service.wait_for(line + line)
-    assert service.stop() == 0
-
-
 def assert_clear_refusal(code: int, output: str, *words: str) -> None:
-    """One sentence and exit code 1, no traceback."""
+    """One sentence after what was being done, and exit code 1, no traceback."""
     assert code == 1, output
     assert "Traceback" not in output
-    lines = [line for line in output.strip().splitlines() if line]
+    lines = [line for line in output.strip().splitlines() if line and not line.endswith(" …")]
     assert len(lines) == 1, output
     for word in words:
         assert word in lines[0]

@@ -196,7 +196,8 @@ async def test_who_waits_for_a_standby_is_left_to_wait_and_others_do_not_queue_u
     assert standby.waiting() == 1
     await worker._keep_house()
     assert not worker.ready
-    assert "The standby of the database does not answer." in caplog.text
+    lost = next(record for record in caplog.records if record.message == "database.lost")
+    assert "The standby of the database does not answer." in vars(lost)["fields"]["reason"]
 
     standby.come_back()
     await worker._keep_house()

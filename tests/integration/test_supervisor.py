@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +70,16 @@ async def until_replaced(supervisor: Supervisor, *old: int) -> None:
             await asyncio.sleep(0.05)
 
 
+def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[tuple[int, str | None]]:
+    """The workers of these events, and the reasons given."""
+    found: list[dict[str, Any]] = [
+        record.fields
+        for record in caplog.records
+        if record.getMessage() == event  # type: ignore[attr-defined]
+    ]
+    return [(fields["pid"], fields.get("reason")) for fields in found]
+
+
 async def test_a_supervisor_that_slept_gives_its_workers_time_to_wake_up(
     make_supervisor: MakeSupervisor,
 ) -> None:
@@ -91,19 +103,21 @@ async def test_a_worker_that_does_not_get_ready_fails_the_start(
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(RuntimeError):
         await starting
-    assert f"worker {pid} was not ready within 2 seconds and was killed" in caplog.messages
+    assert logged(caplog, "worker.failed") == [(pid, "was not ready within 2 seconds and was killed")]
 
 
 async def test_a_worker_that_is_stuck_while_it_retires_does_not_hold_up_the_restart(
     make_supervisor: MakeSupervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr("flashsale_project.supervisor.RETIRE_TIMEOUT", 2)
     supervisor = make_supervisor(2)
     pids = await start(supervisor)
     os.kill(pids[0], signal.SIGSTOP)
-    await supervisor.restart()
+    assert await supervisor.restart()
     await until_replaced(supervisor, *pids)
-    assert caplog.messages == [f"worker {pids[0]} did not stop in time and was killed"]
+    assert logged(caplog, "worker.killed") == [(pids[0], "did not stop in time and was killed")]
+    await eventually(lambda: logged(caplog, "worker.retired") == [(pids[1], None)])
 
 
 async def test_a_worker_that_is_stuck_does_not_hold_up_the_stop(
@@ -115,20 +129,23 @@ async def test_a_worker_that_is_stuck_does_not_hold_up_the_stop(
     os.kill(pid, signal.SIGSTOP)
     await supervisor.stop()
     assert workers() == []
-    assert caplog.messages == [f"worker {pid} did not stop in time and was killed"]
+    assert logged(caplog, "worker.killed") == [(pid, "did not stop in time and was killed")]
 
 
 async def test_a_successor_that_dies_leaves_the_old_worker_until_another_serves(
-    make_supervisor: MakeSupervisor,
+    make_supervisor: MakeSupervisor, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     supervisor = make_supervisor(1)
     (old,) = await start(supervisor)
     restarting = asyncio.create_task(supervisor.restart())
     successor = (await eventually(lambda: set(workers()) - {old})).pop()
     os.kill(successor, signal.SIGKILL)
-    await restarting
+    assert not await restarting
     assert old in workers()
     await until_replaced(supervisor, old)
+    assert logged(caplog, "worker.replaced") == [(successor, "ended with -9")]
+    await eventually(lambda: logged(caplog, "worker.retired") == [(old, None)])
 
 
 async def test_workers_that_have_served_are_replaced_at_once_however_many_are_killed(

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import signal
 import socket
@@ -14,24 +15,31 @@ from typing import Any
 import psycopg
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
 from django.utils import timezone
 from prometheus_client.multiprocess import mark_process_dead
 
+from flashsale_project import open_files
 from flashsale_project.embedded_backend.base import embedded_postgres
 from flashsale_project.embedded_postgres import EmbeddedPostgres
+from flashsale_project.greeting import address, count_of_workers, greeting, note_on_kept_sales
 from flashsale_project.metrics_directory import metrics_directory
+from flashsale_project.migration import migrate
 from flashsale_project.postgres_binaries import EmbeddedPostgresError
+from flashsale_project.sale_events import SaleEvents
+from flashsale_project.screen import Screen
 from flashsale_project.status_line import StatusLine
 from flashsale_project.supervisor import Supervisor, listen
 from sales.certificate import certify
 from sales.conf import LIMITS, SaleOptions, variable
 from sales.connections import POOLED, connection_info, is_pooled
+from sales.diagnosis import diagnose
 from sales.metrics import DIRECTORY_VARIABLE
 from sales.models import Sale
-from sales.rotation import rotate
+from sales.rotation import Kept, kept, log_created, rotate
+
+logger = logging.getLogger(__name__)
 
 BIND_TIMEOUT = 3.0
 """Seconds to wait for a port that is taken: the workers of a killed service need a moment to leave it."""
@@ -59,9 +67,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--workers",
             type=int,
-            default=settings.FLASHSALE_WORKERS,
             metavar="N",
-            help="worker processes (%(default)s)",
+            help=f"worker processes ({settings.FLASHSALE_WORKERS})",
         )
         parser.add_argument(
             "--lane",
@@ -73,30 +80,30 @@ class Command(BaseCommand):
             parser.add_argument(
                 f"--{name.replace('_', '-')}",
                 type=int,
-                default=getattr(settings, variable(name)),
                 metavar="N",
-                help=f"{meaning} (%(default)s)",
+                help=f"{meaning} ({getattr(settings, variable(name))})",
             )
+        parser.add_argument("--quiet", action="store_true", help="no status line")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run until SIGINT or SIGTERM. Raises `CommandError` for whatever keeps it from starting."""
-        try:
-            sale_options = SaleOptions(**{name: options[name] for name in LIMITS})
-        except ImproperlyConfigured as error:
-            raise CommandError(str(error)) from error
-        if not 1 <= options["workers"] <= MAX_WORKERS:
-            raise CommandError(f"--workers must be from 1 to {MAX_WORKERS}, not {options['workers']}.")
-        if not 0 <= options["port"] <= MAX_PORT:
-            raise CommandError(f"--port must be from 0 to {MAX_PORT}, not {options['port']}.")
-        signal.signal(signal.SIGTERM, _interrupt)  # until the workers run, both mean: stop where you are
+        sale_options = self._sale_options(options)
+        workers = self._within("workers", options["workers"], 1, MAX_WORKERS, settings.FLASHSALE_WORKERS)
+        port = self._within("port", options["port"], 0, MAX_PORT, 0)
+        self.stdout.ending = ""  # Django would end each piece with a line's end
+        self._screen = Screen(self.stdout, shows_status=not options["quiet"])
+        # Until the workers run, both mean: stop where you are. SIGHUP means nothing yet.
+        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             with ExitStack() as stack:
-                sockets = self._listen(options["host"], options["port"], options["workers"])
+                self._count_files()
+                sockets = self._listen(options["host"], port, workers)
                 for sock in sockets:
                     stack.enter_context(sock)
                 server = self._start_database(stack)
                 self._check_pooler()
-                self._prepare_database(sale_options)
+                kept = self._prepare_database(sale_options)
                 self._make_metrics_directory(stack)
                 supervisor = Supervisor(
                     sockets,
@@ -104,9 +111,41 @@ class Command(BaseCommand):
                     directory=settings.BASE_DIR,
                     ended=mark_process_dead,
                 )
-                asyncio.run(self._serve(supervisor, len(sockets), server, self._address(sockets[0])))
+                asyncio.run(self._serve(supervisor, sockets, server, kept))
+                for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(sig, signal.SIG_IGN)  # what is left takes seconds, and must be done
         except KeyboardInterrupt:
             raise CommandError("Interrupted while starting; nothing was sold.") from None
+
+    # --- options
+
+    def _sale_options(self, options: dict[str, Any]) -> SaleOptions:
+        values = {
+            name: self._within(name, options[name], 1, largest, getattr(settings, variable(name)))
+            for name, largest in LIMITS.items()
+        }
+        try:
+            return SaleOptions(**values)
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from error
+
+    @staticmethod
+    def _within(name: str, given: int | None, smallest: int, largest: int, setting: int) -> int:
+        """The value of an option, or else of its setting; a wrong one is told by the name it was given by."""
+        value = setting if given is None else given
+        if not smallest <= value <= largest:
+            told = variable(name) if given is None else f"--{name.replace('_', '-')}"
+            raise CommandError(f"{told} must be a whole number from {smallest} to {largest}, not {value}.")
+        return value
+
+    @staticmethod
+    def _count_files() -> None:
+        """Each connection is an open file, and so is much else."""
+        if (most := open_files.allowed()) < open_files.NEEDED:
+            raise CommandError(
+                f"Only {most} open files are allowed, and a worker needs at least {open_files.NEEDED}: "
+                "allow 10,000 or more with `ulimit -n` (systemd: LimitNOFILE=)."
+            )
 
     # --- before
 
@@ -124,9 +163,12 @@ class Command(BaseCommand):
                 time.sleep(0.1)
 
     def _start_database(self, stack: ExitStack) -> EmbeddedPostgres | None:
-        if "EMBEDDED_DATA_DIR" not in settings.DATABASES["default"]:
+        database = settings.DATABASES["default"]
+        if "EMBEDDED_DATA_DIR" not in database:
+            self._screen.say(f"Connecting to the database {database['NAME']} at {database['HOST']} …")
             return None
-        server = embedded_postgres(settings.DATABASES["default"])
+        server = embedded_postgres(database)
+        self._screen.say(f"Starting PostgreSQL in {settings.FLASHSALE_DATA_DIR} …")
         try:
             server.acquire()
         except EmbeddedPostgresError as error:
@@ -141,29 +183,29 @@ class Command(BaseCommand):
             if "EMBEDDED_DATA_DIR" not in settings.DATABASES["default"] and is_pooled(connection_info()):
                 raise CommandError(POOLED)
 
-    def _prepare_database(self, options: SaleOptions) -> None:
+    def _prepare_database(self, options: SaleOptions) -> list[Kept]:
+        """Make tables and sales; return the sales that were made before, with other options."""
         try:
-            with connection.cursor() as cursor:
-                # Two services that start at the same time on one database must not both migrate it.
-                cursor.execute("SELECT pg_advisory_lock(hashtext('flashsale migration'))")
-                call_command("migrate", verbosity=0, interactive=False)
-                cursor.execute("SELECT pg_advisory_unlock(hashtext('flashsale migration'))")
-            rotate(options)
+            connection.ensure_connection()
+            self._screen.say("Bringing the tables up to date …")
+            migrate()
+            if Sale.objects.filter(ends_at__gt=timezone.now()).count() < 2:
+                self._screen.say(f"Making sales of {options.items:,} items each …")
+            log_created(rotate(options))
+            return kept(options)
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
-            where = connection.settings_dict
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
-            raise CommandError(
-                f"The database {where['NAME']} at {where['HOST']}:{where['PORT'] or 5432} "
-                f"cannot be used: {reason}"
-            ) from error
+            raise CommandError(diagnose(error)) from error
 
     def _make_metrics_directory(self, stack: ExitStack) -> None:
         try:
             directory = stack.enter_context(metrics_directory(settings.FLASHSALE_DATA_DIR))
         except OSError as error:
-            raise CommandError(f"FLASHSALE_DATA_DIR cannot be written: {error}") from error
+            raise CommandError(
+                f"The data directory {settings.FLASHSALE_DATA_DIR} cannot be used: {error.strerror}. "
+                "Let FLASHSALE_DATA_DIR name one that this account may write to."
+            ) from error
         os.environ[DIRECTORY_VARIABLE] = str(directory)
 
     def _environment(
@@ -179,31 +221,25 @@ class Command(BaseCommand):
             environment["DATABASE_URL"] = server.url
         return environment
 
-    @staticmethod
-    def _address(sock: socket.socket) -> str:
-        host, port = sock.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
     # --- meanwhile
 
     async def _serve(
-        self, supervisor: Supervisor, workers: int, server: EmbeddedPostgres | None, address: str
+        self,
+        supervisor: Supervisor,
+        sockets: list[socket.socket],
+        server: EmbeddedPostgres | None,
+        kept: list[Kept],
     ) -> None:
         loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
+        stop, reload = asyncio.Event(), asyncio.Event()
         for sig in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(sig, stop.set)
-        restarts: set[asyncio.Task[None]] = set()
-
-        def restart() -> None:
-            task = asyncio.create_task(supervisor.restart(), name="restart")
-            restarts.add(task)
-            task.add_done_callback(restarts.discard)
-
-        loop.add_signal_handler(signal.SIGHUP, restart)
-        status = StatusLine()
+            loop.add_signal_handler(sig, _stop, stop, sig)
+        loop.add_signal_handler(signal.SIGHUP, reload.set)
+        status, events = StatusLine(), SaleEvents()
+        self._screen.say(f"Starting {count_of_workers(len(sockets))} …")
         starting = asyncio.create_task(supervisor.start(), name="start")
         stopping = asyncio.create_task(stop.wait(), name="stop")
+        tasks = [starting]
         try:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
@@ -211,66 +247,55 @@ class Command(BaseCommand):
                     starting.result()
                 except RuntimeError as error:
                     raise CommandError(str(error)) from error
-                await asyncio.to_thread(self._welcome, address, workers, server)
+                tasks.append(asyncio.create_task(_reload_when_asked(supervisor, reload), name="reload"))
+                url = address(sockets[0])
+                _log("service.started", address=url, pid=os.getpid(), workers=len(sockets))
+                await asyncio.to_thread(self._greet, sockets, server, kept)
             while not stop.is_set():
+                self._screen.show_status(status.next(supervisor.ready, len(sockets)))
+                events.look(status)
+                self._sound_alarms(status)
                 await asyncio.wait({stopping}, timeout=1)
-                if not stop.is_set():
-                    self._say(status.next(supervisor.ready, workers))
-                    self._sound_alarms(status)
-                    if server is not None and not server.is_running():
-                        await self._revive(server)
-            self._say("Stopping: answering what was accepted …")
+                if server is not None and not stop.is_set() and not server.is_running():
+                    await self._revive(server)
+            self._screen.say("Stopping: answering what was accepted …")
         finally:
             # Whatever happens here, the workers answer everybody while the database is still there.
             await supervisor.stop()
-            await asyncio.gather(starting, *restarts, return_exceptions=True)
-        status.next(0, workers)
+            for task in tasks[1:]:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        status.next(0, len(sockets))
+        events.look(status)
         self._sound_alarms(status)
+        _log("service.stopped", pid=os.getpid(), answers=status.answers)
         await asyncio.to_thread(self._farewell, status.answers)
 
     def _sound_alarms(self, status: StatusLine) -> None:
         for sale in status.alarms:
-            self._say(f"SALE {sale} BREAKS ITS INVARIANTS: python manage.py verifysale {sale}")
-
-    def _say(self, text: str) -> None:
-        """Print a line; where nobody can read it any more, the sale goes on all the same."""
-        with contextlib.suppress(OSError):
-            self.stdout.write(text)
-            self.stdout.flush()
+            self._screen.say(f"SALE {sale} BREAKS ITS INVARIANTS: python manage.py verifysale {sale}")
 
     async def _revive(self, server: EmbeddedPostgres) -> None:
         """The embedded server died under us: start it again, where the workers expect it."""
-        self._say("The database server ended; starting it again.")
+        logger.error("database.restarting", extra={"fields": {"location": str(server.location)}})
+        self._screen.say("The database server ended; starting it again.")
         try:
             await asyncio.to_thread(server.acquire)
         except EmbeddedPostgresError as error:
-            self._say(str(error))
+            self._screen.say(str(error))
 
-    def _welcome(self, address: str, workers: int, server: EmbeddedPostgres | None) -> None:
+    def _greet(self, sockets: list[socket.socket], server: EmbeddedPostgres | None, kept: list[Kept]) -> None:
         sale = Sale.objects.at(timezone.now()).first()
         with connection.cursor() as cursor:
             cursor.execute("SHOW server_version")
             version = cursor.fetchone()[0].split()[0]
         connection.close()
         where = connection.settings_dict
-        kept = f"embedded, in {server.location}" if server else f"{where['NAME']} at {where['HOST']}"
-        self._say(
-            f"\nFlash sale on {address}  ({workers} workers, PostgreSQL {version}, {kept})\n"
-            + (
-                f"Sale {sale.pk}: {sale.items:,} items until {sale.ends_at:%H:%M:%S} UTC, "
-                f"{sale.user_limit} for each user, a hold lasts {sale.checkout_ttl} s\n"
-                if sale
-                else ""
-            )
-            + f"""
-  hold an item   curl -X POST '{address}/checkout?user_id=123&item_id=456'
-  buy it         curl -X POST '{address}/purchase?code=…'   (the code you got)
-  the sale       curl {address}/sale
-  admin          {address}/admin/   (make yourself a user: python manage.py createsuperuser)
-  certificate    python manage.py verifysale
-  stop           Ctrl-C
-"""
-        )
+        place = f"embedded, in {server.location}" if server else f"{where['NAME']} at {where['HOST']}"
+        database = f"PostgreSQL {version}, {place}"
+        self._screen.say(greeting(sockets[0], workers=len(sockets), database=database, sale=sale))
+        if kept:
+            self._screen.say(note_on_kept_sales(kept))
 
     # --- after
 
@@ -293,8 +318,31 @@ class Command(BaseCommand):
             text += " The database does not answer; what was acknowledged is in it."
         finally:
             connection.close()
-        self._say(text)
+        self._screen.say(text)
+
+
+def _log(event: str, **fields: object) -> None:
+    logger.info(event, extra={"fields": fields})
 
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _stop(stop: asyncio.Event, sig: signal.Signals) -> None:
+    if not stop.is_set():
+        _log("service.stopping", pid=os.getpid(), signal=sig.name)
+    stop.set()
+
+
+async def _reload_when_asked(supervisor: Supervisor, asked: asyncio.Event) -> None:
+    """Replace the workers, once more at most for all who ask while that goes on."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        began = time.monotonic()
+        _log("service.reloading", pid=os.getpid())
+        if await supervisor.restart():
+            _log("service.reloaded", pid=os.getpid(), seconds=round(time.monotonic() - began, 1))
+        else:
+            logger.error("service.reload_failed", extra={"fields": {"pid": os.getpid()}})
