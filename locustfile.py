@@ -1,66 +1,149 @@
-"""Load as people make it: ``locust --headless -u 200 -r 50 -t 30s -H http://127.0.0.1:8080``
+"""Load as people make it: ``locust --headless -u 200 -r 50 -t 1m -H http://127.0.0.1:8080``
 
-Refusals are normal answers here. What fails the run is an answer that should not be, or counts of the
-sale that do not add up at the end.
+Every answer is named by its outcome, so that the figures of holds and purchases stand apart from those of
+refusals, which are normal answers here. What fails the run is an answer that should not be, or counts of
+the sale that do not add up at the end.
 """
 
 import os
 import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from uuid import UUID, uuid4
 
 from locust import FastHttpUser, between, events, task
 from locust.env import Environment
 
-MAX_USER_ID = 1_000_000
-EXPECTED = {"item_held", "item_sold", "sold_out", "all_held", "user_limit", "paused", "no_sale"}
+from sales.codes import place_of
+
+MAX_USER_ID = 2**63 - 1
+BOTS = 50
+"""User ids that all bots share; with the usual limit they buy five hundred items at most."""
+
+REFUSALS = {
+    "/checkout": {"item_held", "item_sold", "sold_out", "all_held", "user_limit", "paused", "no_sale"},
+    "/purchase": {"checkout_expired"},
+    "/book": {"seat_taken", "second_seat"},
+}
+DONE = {"/checkout": "held", "/purchase": "bought", "/book": "booked"}
+
+BROWSERS = [
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/142.0.0.0 Safari/537.36",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) Version/18.6 Mobile/15E148 Safari/604.1",
+    "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0",
+]
+
+bought: Counter[int] = Counter()
+"""Purchases that were acknowledged to this process, by sale."""
 
 
-class Shopper(FastHttpUser):
-    """Looks at the sale, holds an item, thinks, and buys it or walks away."""
+class Visitor(FastHttpUser):
+    """Somebody with a browser, behind a proxy that marks each request: no two have the same head."""
 
-    weight = 9
-    wait_time = between(0.1, 1)
+    abstract = True
 
     def on_start(self) -> None:
-        """A new shopper has an id of their own."""
-        self.user_id = random.randint(1, MAX_USER_ID)
+        """Every browser has its own head."""
+        self.head = {
+            "User-Agent": random.choice(BROWSERS),
+            "Accept": "*/*",
+            "Accept-Language": random.choice(["en-GB,en;q=0.9", "de-DE,de;q=0.8,en;q=0.5", "ja"]),
+            "Cookie": f"session={uuid4().hex}; consent={'yes' * random.randint(1, 40)}",
+            "X-Forwarded-For": f"198.51.100.{random.randint(1, 254)}",
+        }
+
+    @contextmanager
+    def ask(self, method: str, path: str, query: str = "", name: str = "") -> Iterator[Any]:
+        """Send a request; what comes back is counted under its path, or this name."""
+        with self.client.request(
+            method,
+            path + query,
+            name=name or path,
+            headers=self.head | {"X-Request-ID": str(uuid4())},
+            catch_response=True,
+        ) as response:
+            yield response
+
+    def act(self, path: str, query: str, who: str = "") -> str:
+        """POST and return the text of the answer, or nothing where it was refused."""
+        with self.ask("POST", path, query) as response:
+            if response.status_code == 200:
+                response.request_meta["name"] = f"{path} {DONE[path]}{who}"
+                return str(response.text)
+            reason = _reason(response)
+            if reason in REFUSALS[path]:
+                response.request_meta["name"] = f"{path} refused {reason}{who}"
+                response.success()
+            else:
+                response.failure(f"unexpected answer {response.status_code}: {response.text!s:.200}")
+            return ""
+
+    def look(self) -> int:
+        """GET the sale and return the number of its items, or nothing where there is none."""
+        with self.ask("GET", "/sale") as response:
+            if response.status_code == 200:
+                return int(response.json()["items"])
+            if _reason(response) == "no_sale":
+                response.request_meta["name"] = "/sale refused no_sale"
+                response.success()
+            else:
+                response.failure(f"unexpected answer {response.status_code}: {response.text!s:.200}")
+            return 0
+
+    def buy(self, code: str, who: str = "") -> None:
+        """Pay for what is held."""
+        place = place_of(UUID(code))
+        if self.act("/purchase", f"?code={code}", who) and place is not None:
+            bought[place[0]] += 1
+
+
+class Shopper(Visitor):
+    """Looks at the sale, holds an item, thinks, and buys it or walks away; then somebody else comes."""
+
+    weight = 19
+    wait_time = between(0.1, 0.5)
 
     @task
     def shop(self) -> None:
         """One visit."""
-        with self.client.get("/sale", name="/sale") as response:
-            items = response.json()["items"]
-        target = f"/checkout?user_id={self.user_id}"
-        if random.random() < 0.5:
-            target += f"&item_id={random.randrange(items)}"
-        with self.client.post(target, name="/checkout", catch_response=True) as response:
-            if not _is_fine(response):
-                return
-            code = response.text
+        items = self.look()
+        query = f"?user_id={random.randint(0, MAX_USER_ID)}"
+        if random.random() < 0.5 and items:
+            query += f"&item_id={random.randrange(items)}"
+        if not (code := self.act("/checkout", query)):
+            return
         self.wait()
-        if random.random() < 0.1:
-            self.client.delete(f"/checkouts/{code}", name="/checkouts/<code>")
-        elif random.random() < 0.9:
-            self.client.post(f"/purchase?code={code}", name="/purchase")
+        if random.random() < 0.05:
+            with self.ask("DELETE", f"/checkouts/{code}", name="/checkouts/<code> given back"):
+                pass
+        elif random.random() < 0.98:  # the others leave without a word
+            self.buy(code)
 
 
-class Bot(FastHttpUser):
-    """Hammers one item after another."""
+class Bot(Visitor):
+    """Grabs one item after another, and buys what it gets."""
 
     weight = 1
-    wait_time = between(0, 0.01)
+    wait_time = between(0.05, 0.15)
+
+    def on_start(self) -> None:
+        """A look at the sale tells what there is to grab."""
+        super().on_start()
+        self.items = self.look() or 1
 
     @task
     def grab(self) -> None:
-        """One attempt, never paid for."""
-        target = f"/checkout?user_id={random.randint(1, 50)}&item_id={random.randrange(1000)}"
-        with self.client.post(target, name="/checkout (bot)", catch_response=True) as response:
-            _is_fine(response)
+        """One attempt."""
+        query = f"?user_id={random.randint(1, BOTS)}&item_id={random.randrange(min(self.items, 1000))}"
+        if code := self.act("/checkout", query, " (bot)"):
+            self.buy(code, " (bot)")
 
 
 if os.environ.get("FLASHSALE_TRAIN_EXAMPLE", "").lower() in ("1", "true", "yes", "on"):
 
-    class Passenger(FastHttpUser):
+    class Passenger(Visitor):
         """Books a seat on one of a hundred trains: the example of the batching package."""
 
         weight = 5
@@ -70,31 +153,37 @@ if os.environ.get("FLASHSALE_TRAIN_EXAMPLE", "").lower() in ("1", "true", "yes",
         def book(self) -> None:
             """One booking, of a seat that may be taken."""
             train, seat, person = random.randrange(100), random.randint(1, 30), random.randint(1, MAX_USER_ID)
-            target = f"/book?train=train{train}&person=p{person}&seat={seat}"
-            with self.client.post(target, name="/book", catch_response=True) as response:
-                if response.status_code == 400 and response.json()["reason"] in ("seat_taken", "second_seat"):
-                    response.success()
+            self.act("/book", f"?train=train{train}&person=p{person}&seat={seat}")
 
 
-def _is_fine(response: Any) -> bool:
-    """Whether the checkout was granted; an unexpected answer is marked as a failure."""
-    if response.status_code == 200:
-        response.success()
-        return True
-    reason = response.json().get("reason") if response.status_code == 409 else None
-    if reason in EXPECTED:
-        response.success()
-    else:
-        response.failure(f"unexpected answer {response.status_code}: {response.text[:200]}")
-    return False
+def _reason(response: Any) -> str | None:
+    """Why a request was refused; nothing where this is no refusal."""
+    if response.status_code in (400, 409):
+        document = response.json()
+        if isinstance(document, dict):
+            return document.get("reason")
+    return None
 
 
 @events.test_stop.add_listener
 def check_counts(environment: Environment, **kwargs: Any) -> None:
-    """The counts of the sale add up; otherwise locust exits with 2."""
-    user = Shopper(environment)
-    with user.client.get("/sale", name="/sale (end)", catch_response=True) as response:
-        sale = response.json()
-        if sale["sold"] + sale["held"] + sale["available"] != sale["items"]:
-            response.failure(f"the counts do not add up: {sale}")
-            environment.process_exit_code = 2
+    """The counts of each sale add up and hold all that was bought here; otherwise locust exits with 2."""
+    visitor = Shopper(environment)
+    visitor.on_start()
+    for path in ["/sale", *(f"/sales/{sale}" for sale in bought)]:
+        with visitor.ask("GET", path, name=f"{path} (end)") as response:
+            problem = _problem(response, bought)
+            if problem:
+                response.failure(problem)
+                environment.process_exit_code = 2
+
+
+def _problem(response: Any, bought: Counter[int]) -> str:
+    if response.status_code != 200:
+        return f"the counts cannot be read: {response.status_code}"
+    sale = response.json()
+    if sale["sold"] + sale["held"] + sale["available"] != sale["items"]:
+        return f"the counts do not add up: {sale}"
+    if sale["sold"] < bought[sale["id"]]:
+        return f"{bought[sale['id']]} items were bought here, and only {sale['sold']} are sold: {sale}"
+    return ""
