@@ -1,4 +1,4 @@
-"""Load as people make it: ``locust --headless -u 200 -r 50 -t 1m -H http://127.0.0.1:8080``
+"""Load as people make it: ``locust --headless -u 200 -r 50 -t 2m -H http://127.0.0.1:8080``
 
 Every answer is named by its outcome, so that the figures of holds and purchases stand apart from those of
 refusals, which are normal answers here. What fails the run is an answer that should not be, or counts of
