@@ -76,7 +76,8 @@ DEBUG = boolean("DEBUG", default=False)
 try:
     SECRET_KEY = os.environ.get("SECRET_KEY") or kept_secret_key(FLASHSALE_DATA_DIR)
 except OSError as error:
-    reason = "It is no directory" if FLASHSALE_DATA_DIR.is_file() else error.strerror
+    is_file = isinstance(error, FileExistsError | NotADirectoryError)
+    reason = "It is no directory" if is_file else error.strerror
     raise ImproperlyConfigured(
         f"The data directory {FLASHSALE_DATA_DIR} cannot be used: {reason}. "
         "Let FLASHSALE_DATA_DIR name one that this account may write to."

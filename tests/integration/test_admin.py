@@ -485,11 +485,25 @@ def test_resume_takes_the_sales_that_are_paused(
 
 
 @pytest.mark.parametrize("action", ["pause", "resume"])
-def test_action_without_anything_to_do_says_so(admin_client: Client, action: str, current: Sale) -> None:
+def test_each_sale_that_is_paused_or_resumed_is_an_event_of_the_log(
+    admin_client: Client, caplog: pytest.LogCaptureFixture, action: str, current: Sale, upcoming: Sale
+) -> None:
+    Sale.objects.filter(pk=current.pk).update(paused=action == "resume")
+    Sale.objects.filter(pk=upcoming.pk).update(paused=action == "pause")
+    run(admin_client, action, current, upcoming)
+    events = [(r.getMessage(), getattr(r, "fields", None)) for r in caplog.records if r.name == "sales.admin"]
+    assert events == [(f"sale.{action}d", {"sale_id": current.pk, "user": "admin"})]
+
+
+@pytest.mark.parametrize("action", ["pause", "resume"])
+def test_action_without_anything_to_do_says_so(
+    admin_client: Client, caplog: pytest.LogCaptureFixture, action: str, current: Sale
+) -> None:
     Sale.objects.update(paused=action == "pause")
     before = stored(Sale)
 
     response = run(admin_client, action, current)
+    assert not [record for record in caplog.records if record.name == "sales.admin"]
 
     assert said(response) == [f"warning: No sale was {action}d: all of them were already."]
     assert stored(Sale) == before
