@@ -16,7 +16,7 @@ from sales.certificate import certify
 from sales.codes import MAX_ITEMS, MAX_SALE_ID
 from sales.conf import SaleOptions
 from sales.models import Sale, SaleItem
-from sales.rotation import create_sale, rotate
+from sales.rotation import create_sale, kept, rotate
 from sales.runtime import Runtime
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -238,6 +238,35 @@ def test_new_sales_fill_the_gap_that_others_leave(
         first.ends_at <= second.starts_at for first, second in zip(stored(), stored()[1:], strict=False)
     )
     assert rotate(options) == []
+    assert not {one.sale for one in kept(options)} & set(created)  # cut by neighbours, and yet as wished
+
+
+def test_sales_that_stay_as_they_were_made_are_known_with_what_was_wanted(
+    set_clock: SetClock, options: SaleOptions
+) -> None:
+    set_clock(at("07:30"))
+    current, following = rotate(options)
+    assert kept(options) == []
+    for changed in (
+        replace(options, items=7),
+        replace(options, user_limit=9),
+        replace(options, checkout_ttl=8),
+        replace(options, period=1800),
+        replace(options, period=10),
+        replace(options, period=7200),
+    ):
+        assert [one.sale for one in kept(changed)] == [current, following]
+        wanted = kept(changed)[0].wanted
+        length = round((wanted.ends_at - wanted.starts_at).total_seconds())
+        assert (wanted.items, wanted.user_limit, wanted.checkout_ttl) == (
+            changed.items,
+            changed.user_limit,
+            changed.checkout_ttl,
+        )
+        assert length == changed.period
+    Sale.objects.filter(pk=current.pk).update(items=7)
+    assert [one.sale for one in kept(options)] == [current]
+    assert [one.sale for one in kept(replace(options, items=7))] == [following]
 
 
 def test_a_gap_before_the_next_but_one_is_filled_when_its_time_comes(
