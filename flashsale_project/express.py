@@ -96,8 +96,6 @@ class Pending:
 class ExpressProtocol(Protocol):
     """A connection with a lane for the two hot calls."""
 
-    cycle: Any
-
     # The same for all connections, until uvicorn sets the default headers anew (every second).
     _defaults: Any = None
     _defaults_bytes = b""

@@ -177,7 +177,7 @@ class Protocol(asyncio.Protocol):
     def on_second(self) -> None:
         """End the connection where its client has been too slow for too long."""
         self._age += 1
-        if self.flow.write_paused:
+        if self.flow.write_paused or self.transport.is_closing():
             if self._age > WRITE_TIMEOUT:
                 self.transport.abort()
         elif self.cycle is not None:

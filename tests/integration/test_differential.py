@@ -91,6 +91,23 @@ TRICKY: dict[str, list[list[bytes]]] = {
     "body in pieces": [[request(ITEM, "Content-Length: 5", body=b"he"), b"ll", b"o" + request(ITEM)]],
     "no body": [[request(ITEM, "Content-Length: 0") + request(ITEM, "content-length: 0")]],
     "zeros": [[request(ITEM, "Content-Length: 00") + request(ITEM)]],
+    "upgrade with a body": [
+        [
+            request(
+                *("/healthz", "Connection: Upgrade", "Upgrade: x", "Content-Length: 13"),
+                method="GET",
+                body=b"GET / HTTP/1.",
+            )
+            + request(ITEM)
+        ]
+    ],
+    "trailers": [
+        [request(ANY, "Transfer-Encoding: chunked", body=b"0\r\nIdempotency-Key: a\r\n\r\n")],
+        [request(ANY, "Transfer-Encoding: chunked", body=b"0\r\nIdempotency-Key: a\r\n\r\n")],
+    ],
+    "broken chunk": [[request(ITEM) + request(ITEM, "Transfer-Encoding: chunked", body=b"ZZZ\r\n")]],
+    "underscores": [[request(ITEM, "Content_Length: 5", "Idempotency_Key: a") + request(ITEM)]],
+    "empty lines": [[b"\r\n" * n + request(ITEM)] for n in (1, 8, 9)],
     "two lengths": [[request(ITEM, "Content-Length: 0", "Content-Length: 0") + request(ITEM)]],
     "two other lengths": [[request(ITEM, "Content-Length: 0", "Content-Length: 3", body=b"abc")]],
     "bad length": [[request(ITEM, "Content-Length: -1")]],
@@ -217,6 +234,11 @@ HEADERS = st.lists(
             "Content-Type: text/plain; charset=utf-7",
             "ACCEPT: x",
             "Upgrade: x",
+            "Connection: Upgrade",
+            "Content-Type: text/plain",
+            "CONTENT-LENGTH: 0",
+            "Transfer-Encoding: chunked",
+            "X_Y: 1",
             "Host: b",
         ]
     ),
