@@ -30,12 +30,12 @@ logger = logging.getLogger(__name__)
 MAX_HOT = 4096
 """Bytes of a request that is looked at here."""
 
-
 CAREFUL = (
     *("connection", "content-length", "content-type", "expect", "host"),
     *("idempotency-key", "transfer-encoding"),
 )
-"""Headers that may change an answer. All others change nothing, whatever they say."""
+"""Headers that may change an answer. All others change nothing, whatever they say: who lets a view look at
+another one adds it here."""
 
 
 def _any_case(name: str) -> str:
