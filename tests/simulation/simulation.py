@@ -50,7 +50,7 @@ def simulate(seed: int, *, trace: Trace | None = None) -> Report:
     return Report(seed=seed, steps=world.loop.steps, seconds=world.loop.now, outcomes=world.answers.outcomes)
 
 
-ABSENT = ("the database is unavailable", "a statement failed", "no certificate was written")
+ABSENT = ("database.lost", "a statement failed", "no certificate was written")
 """How the messages begin that say that the database is away or refuses."""
 
 
