@@ -3,16 +3,16 @@
 Each is a patch of one condition or one step that something depends on.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from unittest.mock import patch
 from uuid import UUID
 
 from batching import Undecided
 from batching.batch import Batch
-from sales.connections import Lost
+from sales.connections import Connection, Connections, Lost
 from sales.exceptions import (
     AllHeld,
     DatabaseUnavailable,
@@ -23,6 +23,7 @@ from sales.exceptions import (
     UserLimit,
 )
 from sales.inventory import HELD, Hold, HoldBatch, Inventory, ItemRow, Key
+from sales.patience import Patience
 from sales.runtime import Runtime, Settlement, SettlementBatch
 from sales.services import _Call
 from sales.storage import Storage
@@ -30,6 +31,7 @@ from tests.simulation.database import Database, Item, Transaction
 from tests.simulation.network import Server, Weather
 from tests.simulation.scenario import BAD, ONE_LOSS, SLOW_END
 
+R = TypeVar("R")
 Fault = Callable[[], AbstractContextManager[object]]
 
 
@@ -176,6 +178,18 @@ def _told_only(server: Server, pid: int, began_at: datetime) -> bool:
     return False
 
 
+def _give_up(patience: Patience) -> None:
+    patience.is_over = True
+    patience._give_up()
+
+
+async def _once(
+    connections: Connections, look: Callable[[Connection], Awaitable[R]], *, bulk: bool = False
+) -> R:
+    async with connections.lend(bulk=bulk) as connection:
+        return await look(connection)
+
+
 FAULTS: dict[str, Fault] = {
     "the database overwrites what was changed": lambda: patch.multiple(
         Transaction, is_as_seen=_true, may_be_held=_true
@@ -200,6 +214,7 @@ FAULTS: dict[str, Fault] = {
     "nobody looks what others do": lambda: patch.object(Runtime, "_refresh", _nothing),
     "nobody sweeps": lambda: patch.object(Runtime, "_sweep", _nothing),
     "nobody sweeps what is wanted": lambda: patch.object(Inventory, "needs_sweep", _false),
+    "the stall of a worker is the silence of the database": lambda: patch.object(Patience, "_pass", _give_up),
     "stale memory is an answer": lambda: patch("sales.services.MAX_STALE", 1),
     "what failed too often is called held": lambda: patch.multiple(
         "sales.services", MAX_STALE=1, Overloaded=ItemHeld
@@ -219,6 +234,7 @@ FAULTS_AFTER_LOSSES: dict[str, tuple[list[Weather], Fault]] = {
         lambda: patch.object(Server, "end_session", _told_only),
     ),
     "what was lost is not done again": ([ONE_LOSS], lambda: patch.object(Storage, "_settled", _ask_only)),
+    "what was only read is not read again": ([ONE_LOSS], lambda: patch.object(Connections, "read", _once)),
     "what others bought counts as bought": (BAD, lambda: patch.object(Transaction, "is_of_batch", _true)),
     "what is lost twice counts as not done": (
         BAD,

@@ -31,7 +31,7 @@ PATIENCE = 5.0
 """Seconds that psycopg waits for the end of a statement that was cancelled."""
 
 QUIET = 5.0
-"""Seconds in which nothing fails after a batch was lost: more than it takes to do it again."""
+"""Seconds in which nothing fails after one of these was lost: more than it takes to do it again."""
 
 
 class OverLimitViolation(psycopg.errors.CheckViolation):
@@ -66,6 +66,8 @@ class Weather:
     batch_lost: float = 0
     """Of the statement of a batch: it is `request_lost` or `overtaken`, and then nothing fails for as long as
     it may take to do it again."""
+    read_lost: float = 0
+    """The same of any other statement, which never comes to the server then."""
     slow_end: float = 0.1
     """Not of a statement: a session goes on for long when it was told to end."""
 
@@ -114,9 +116,9 @@ class Server:
         number = self.random.random()
         if self.loop.now < self._quiet_until:
             return "done"
-        if batch and number < self.weather.batch_lost:
+        if number < (self.weather.batch_lost if batch else self.weather.read_lost):
             self._quiet_until = self.loop.now + QUIET
-            return self.random.choice(["request_lost", "overtaken"])
+            return self.random.choice(["request_lost", "overtaken"]) if batch else "request_lost"
         return self.weather.fate(number)
 
     def lateness(self, least: float, most: float) -> float:

@@ -99,6 +99,8 @@ class World:
         self.server.weather = self.scenario.weather
         for _ in range(self.scenario.actions):
             await self._rest()
+            if self.random.random() < self.scenario.stalls:
+                self._do_stall()
             table = TROUBLES if self.random.random() < self.scenario.trouble else CALLS
             (name,) = self.random.choices(list(table), list(table.values()))
             getattr(self, f"_do_{name}")()
