@@ -199,9 +199,10 @@ class Answers:
     def _of(self, kind: str, code: UUID) -> list[Call]:
         return [call for call in self.calls if (call.kind, call.code) == (kind, code)]
 
-    def state(self, code: UUID | None) -> str | None:
-        """What a receipt would say now; ``None`` where there is none."""
-        checkout = self.database.checkouts.get(code) if code else None
+    def state(self, code: UUID | None, *, confirmed: bool = False) -> str | None:
+        """What a receipt would say now, of what no failover can undo or of all; ``None`` for no receipt."""
+        tables = self.database.confirmed if confirmed else self.database.committed
+        checkout = tables.checkouts.get(code) if code else None
         if checkout is None:
             return None
         over = checkout.state == "held" and checkout.expires_at <= self.database.clock()
@@ -291,7 +292,7 @@ class Answers:
         counts = status.sold, status.held, status.available
         assert min(counts) >= 0, f"{call} was told {counts}"
         assert sum(counts) == status.sale.items, f"{call} was told {counts} of {status.sale.items}"
-        sold = self.sold(status.sale.id)
+        sold = self.sold(status.sale.id) if len(self.history.servers) == 1 else status.sale.items
         before = call.before[status.sale.id] if self._fair else 0
         assert before <= status.sold <= sold, f"{call} was told {status.sold} sold of {before} to {sold}"
 
@@ -365,13 +366,17 @@ class Answers:
         """
         for memory in self.memories.of(call.worker):
             for known in memory.known(call.started_at, call.answered_at):
-                items = [self._item(memory.sale.id, item_id, known) for item_id in range(memory.sale.items)]
-                if None not in items:
-                    yield self.database.sales[memory.sale.id], cast("list[Item]", items)
+                for server in self.history.servers:  # it may have been any
+                    items = [
+                        self._item(memory.sale.id, item_id, known, server)
+                        for item_id in range(memory.sale.items)
+                    ]
+                    if None not in items:
+                        yield self.database.sales[memory.sale.id], cast("list[Item]", items)
 
-    def _item(self, sale_id: int, item_id: int, known: Known) -> Item | None:
-        """An item as a worker knew it; ``None`` where it should have known better."""
-        version, versions = known.versions[item_id], self.history.of(sale_id, item_id)
+    def _item(self, sale_id: int, item_id: int, known: Known, server: int) -> Item | None:
+        """An item as a worker knew it on a server; ``None`` where it should have known better."""
+        version, versions = known.versions[item_id], self.history.of(sale_id, item_id, server)
         if version >= len(versions):
             return None
         item, newer = versions[version].item, versions[version + 1 : version + 2]

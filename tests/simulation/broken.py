@@ -22,13 +22,13 @@ from sales.exceptions import (
     Refusal,
     UserLimit,
 )
-from sales.inventory import HELD, Hold, HoldBatch, Inventory, ItemRow, Key
+from sales.inventory import HELD, Hold, HoldBatch, Inventory, ItemRow, Key, SaleFacts
 from sales.patience import Patience
 from sales.runtime import Runtime, Settlement, SettlementBatch
 from sales.services import _Call
 from sales.storage import Storage
 from tests.simulation.database import Database, Item, Transaction
-from tests.simulation.network import Server, Weather
+from tests.simulation.network import Server, Session, Weather
 from tests.simulation.scenario import BAD, ONE_LOSS, SLOW_END
 
 R = TypeVar("R")
@@ -190,6 +190,28 @@ async def _once(
         return await look(connection)
 
 
+def _hear_nothing(session: object, notice: object) -> None:
+    pass
+
+
+def _learn_from_any(runtime: Runtime, server: int, rows: Iterable[tuple[int, ItemRow]]) -> None:
+    for sale_id, row in rows:
+        if (inventory := runtime.inventories.get(sale_id)) is not None:
+            inventory.learn([row])
+
+
+_load = Runtime._load
+
+
+async def _load_besides(runtime: Runtime, sale: SaleFacts) -> None:
+    known = runtime.inventories.get(sale.id)
+    await _load(runtime, sale)
+    if known is not None:
+        mark, rows = await runtime.storage.load(sale.id)
+        known.learn(rows)
+        runtime.inventories[sale.id], runtime._marks[sale.id] = known, mark
+
+
 FAULTS: dict[str, Fault] = {
     "the database overwrites what was changed": lambda: patch.multiple(
         Transaction, is_as_seen=_true, may_be_held=_true
@@ -246,3 +268,11 @@ FAULTS_AFTER_LOSSES: dict[str, tuple[list[Weather], Fault]] = {
     ),
 }
 """The same for what is done where a connection was lost, and the weathers in which it is met."""
+
+FAULTS_AFTER_FAILOVERS: dict[str, Fault] = {
+    "what one server has is told": lambda: patch.object(Session, "confirms", _false),
+    "nobody hears that a commit did not wait": lambda: patch("sales.connections._take_notice", _hear_nothing),
+    "what another server has is learnt": lambda: patch.object(Runtime, "_learn", _learn_from_any),
+    "what another server had is remembered": lambda: patch.object(Runtime, "_load", _load_besides),
+}
+"""The same where there is a standby, and may be a failover."""

@@ -23,10 +23,26 @@ class History:
     def __init__(self, database: Database) -> None:
         self.database = database
         self._versions = {id_: [Committed(item, database.clock())] for id_, item in database.items.items()}
+        self._before: dict[int, dict[int, list[Committed]]] = {}
 
-    def of(self, sale_id: int, item_id: int) -> list[Committed]:
-        """The versions of an item; version 0 comes first. Empty where there is no such item."""
-        return self._versions.get(SaleItem.id_of(sale_id, item_id), [])
+    @property
+    def servers(self) -> list[int]:
+        """Those that there were, and the one there is."""
+        return [*self._before, self.database.server]
+
+    def of(self, sale_id: int, item_id: int, server: int | None = None) -> list[Committed]:
+        """The versions of an item, on a server that is gone or on the present one; version 0 comes first.
+
+        Empty where there is no such item.
+        """
+        return self._before.get(server or 0, self._versions).get(SaleItem.id_of(sale_id, item_id), [])
+
+    def go_on(self, former: int) -> None:
+        """The server is another one than the former, and may not have all that it had."""
+        self._before[former] = {id_: list(versions) for id_, versions in self._versions.items()}
+        for id_, versions in self._versions.items():
+            del versions[self.database.items[id_].version + 1 :]
+        certify(self.database)
 
     def take_in(self, changed: Tables) -> None:
         """Check what was committed just now."""
@@ -87,7 +103,7 @@ def certify(database: Database) -> None:
     assert all(count == 1 for count in purchased.values()), f"purchased more than once: {purchased}"
 
 
-def check_memory(inventory: Inventory, history: History) -> None:
+def check_memory(inventory: Inventory, history: History, server: int) -> None:
     """What a worker knows fits together, and every bit of it was committed."""
     states, free, places, users = inventory._states, inventory._free, inventory._places, inventory._users
     counts = Counter(states)
@@ -107,7 +123,7 @@ def check_memory(inventory: Inventory, history: History) -> None:
     assert inventory._lapsed == lapsed, f"users had {dict(lapsed)}, counted are {inventory._lapsed}"
 
     for item_id, version in enumerate(inventory._versions):
-        versions = history.of(inventory.sale.id, item_id)
+        versions = history.of(inventory.sale.id, item_id, server)
         assert version < len(versions), (
             f"item {item_id} is known at version {version}, which is not committed"
         )

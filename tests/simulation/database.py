@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sales.models import SaleItem
+from tests.simulation.replication import Record, Standby
 
 STATES = {"available": 0, "held": 1, "sold": 2}
 """What `sales.statements.ITEM` makes of a state."""
@@ -143,13 +144,15 @@ class Database:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.server = 1
-        """Which server it is on."""
+        """Which server it is on: another one after each restart and failover."""
+        self.standby: Standby | None = None
         self.pace: Pace = _at_once
         self.sales: dict[int, Sale] = {}
         self.committed = Tables.empty()
         self.running: list[Transaction] = []
         self.locks: dict[Hashable, Transaction] = {}
         self.on_commit: Callable[[Tables], None] = lambda changed: None
+        self.on_renewal: Callable[[int], None] = lambda former: None
         self._xid = 1000
 
     @property
@@ -186,6 +189,36 @@ class Database:
             sale for sale in sales if sale.ends_at + sale.checkout_ttl + 5 > now and sale.starts_at <= first
         ]
 
+    @property
+    def confirmed(self) -> Tables:
+        """What no failover can undo."""
+        return self.committed if self.standby is None else self.standby.tables
+
+    def fail_over(self) -> None:
+        """From now on this is the standby, with all that it has got and nothing else."""
+        assert self.standby is not None
+        for transaction in list(self.running):
+            transaction.rollback()
+        for record in self.standby.log[: self.standby.received]:
+            if not record.is_seen:  # nobody on the primary saw it yet
+                self.see(record)
+        self.committed = self.standby.tables.copy()
+        self._xid = max(item.xmin for item in self.items.values())  # ids are given again
+        self.standby = Standby(self.committed.copy(), self.standby.pass_on)
+        self.renew()
+
+    def renew(self) -> None:
+        """From now on it is on another server, or the same that was started again."""
+        self.server += 1
+        self.on_renewal(self.server - 1)
+
+    def see(self, record: Record) -> None:
+        """What a transaction has written is there for all."""
+        record.is_seen = True
+        self.committed.update(record.written)
+        if record.written.items:
+            self.on_commit(record.written)
+
     def begin(self) -> "Transaction":
         """Start a transaction."""
         transaction = Transaction(self)
@@ -213,15 +246,24 @@ class Transaction:
         self._locks: list[Hashable] = []
         self._waiters: list[asyncio.Future[None]] = []
         self._ended = False
+        self._record: Record | None = None
+        self.is_blocked = False
+        """Whether it waits for another one."""
+
+    def write_down(self) -> Record:
+        """Put what was written into the log: it is committed, whoever sees it."""
+        if self._record is None:
+            standby = self.database.standby
+            self._record = Record(self.written) if standby is None else standby.send(self.written)
+        return self._record
 
     def commit(self) -> None:
         """What was written is there for all."""
         if self._ended:
             return
-        self.database.committed.update(self.written)
+        record = self.write_down()
         self._end()
-        if self.written.items:
-            self.database.on_commit(self.written)
+        self.database.see(record)
 
     def rollback(self) -> None:
         """Nothing happened."""
@@ -485,7 +527,11 @@ class Transaction:
         while (owner := locks.get(key)) is not None and owner is not self:
             if skip:
                 return False
-            await owner.wait()
+            self.is_blocked = True
+            try:
+                await owner.wait()
+            finally:
+                self.is_blocked = False
         if owner is None:
             locks[key] = self
             self._locks.append(key)

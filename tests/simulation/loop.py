@@ -90,7 +90,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def stall(self, process: str, seconds: float) -> None:
         """Nothing of this process is run for some time, as if it had no processor."""
-        self._stalled[process] = self.now + seconds
+        self._stalled[process] = max(self._stalled.get(process, 0.0), self.now + seconds)
 
     def close(self) -> None:
         """End all tasks that are left. Nobody hears of what they still do."""

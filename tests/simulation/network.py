@@ -23,6 +23,7 @@ from sales import statements
 from sales.connections import CONNECTIONS
 from tests.simulation.database import Database, KeyUsed, LimitExceeded, Transaction
 from tests.simulation.loop import PROCESS, SimulatedLoop
+from tests.simulation.replication import Record
 from tests.simulation.sql import Rows, is_batch, run_statement, statement_name
 
 Work = Callable[["Session"], Awaitable[Rows]]
@@ -136,15 +137,19 @@ class Server:
         return next(pid for pid in itertools.count(1) if pid not in used), began_at
 
     def end_session(self, pid: int, began_at: datetime) -> bool:
-        """Whether there is this session; it is told to end, which takes its time."""
+        """Whether there is this session; it is told to end, unless it is at work, which takes its time."""
         for session in self.sessions:
             if (session.pid, session.began_at) == (pid, began_at):
-                if not session.told_to_end:
+                if not session.told_to_end and not session.is_at_work:
                     session.told_to_end = True
                     late = self.random.random() < self.weather.slow_end
                     self.after(self.lateness(0, 5) if late else self.latency(), session.terminate)
                 return True
         return False
+
+    def awaiting_standby(self) -> Rows:
+        """The sessions that wait for a standby."""
+        return [(session.pid, session.began_at) for session in self.sessions if session.awaits_standby]
 
     def shut_down(self) -> None:
         """End all sessions, and take no more until `start`."""
@@ -153,8 +158,21 @@ class Server:
             session.terminate()
 
     def start(self) -> None:
-        """Take connections again."""
+        """Take connections again, as another server, unless somebody does."""
+        if not self.up:
+            self.up = True
+            self.database.renew()
+
+    def fail_over(self) -> None:
+        """The machine is gone, and its standby takes its place and its name."""
+        for session in list(self.sessions):
+            session.vanish()
         self.up = True
+        self.database.fail_over()
+
+    def pass_on(self, callback: Callable[[], None]) -> None:
+        """Call it after the time of the way."""
+        self.after(self.latency(), callback)
 
     def after(self, delay: float, callback: Callable[[], None]) -> None:
         """Call it later, whoever lives by then."""
@@ -169,11 +187,24 @@ class Session:
         self.client = PROCESS.get()
         self._connection: Connection | None = connection
         self._transaction: Transaction | None = None
+        self._current: Transaction | None = None
         self._task: asyncio.Task[Rows] | None = None
+        self._serving = False
         self._committing = False
+        self._record: Record | None = None
         self._ending = False
         self.told_to_end = False
         self.pid, self.began_at = server.admit(self)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it is at a statement, and does not wait for another session."""
+        return self._serving and not (self._current is not None and self._current.is_blocked)
+
+    @property
+    def awaits_standby(self) -> bool:
+        """Whether its commit waits until the standby has it."""
+        return self._record is not None and self._record.waiter is not None
 
     def start(self, work: Work, reply: "asyncio.Future[Rows]", *, delay: float, late: float) -> None:
         """Do a statement and reply; ``delay`` and ``late`` are the seconds of the way there and back."""
@@ -182,9 +213,10 @@ class Session:
         self._task.add_done_callback(partial(self._served, reply, late), context=context)
 
     def cancel(self) -> None:
-        """Cancel the statement, if it is still running; a commit is finished."""
+        """Cancel the statement, if it is still running; a commit is finished, and waits for no standby."""
         if self._task is not None and not self._committing:
             self._task.cancel()
+        self._stop_waiting()
 
     def abandon(self) -> None:
         """The other end is gone. What is under way is finished first, as PostgreSQL does."""
@@ -199,12 +231,22 @@ class Session:
         """
         if self._committing:
             self._ending = True
+            self._stop_waiting()
             return
         connection, self._connection = self._connection, None
         self.cancel()
         self._end()
         if connection is not None:
             connection.drop(psycopg.errors.AdminShutdown("terminating connection"))
+
+    def vanish(self) -> None:
+        """The server is gone from one moment to the next, with all that no standby has."""
+        connection, self._connection = self._connection, None
+        if self._task is not None:
+            self._task.cancel()
+        self._end()
+        if connection is not None:
+            connection.drop()
 
     async def statement(self, query: str, parameters: Any) -> Rows:
         """Run a statement in the transaction, or in one of its own."""
@@ -213,7 +255,7 @@ class Session:
         if query == statements.READ_ONLY:
             return [(False, self.server.database.server, self.pid)]
         if query == statements.AWAITING_STANDBY:
-            return []
+            return self.server.awaiting_standby()
         if query == statements.END_SESSION:
             self.server.say("%s: end session %s", self.client, parameters[0])
             return [(True,)] if self.server.end_session(*parameters) else []
@@ -221,19 +263,20 @@ class Session:
         self.server.say("%s: %s", self.client, name)
         if query == statements.PURCHASE:
             self.server.batches[parameters["batch"]] = self.client
-        transaction = self._transaction or self.server.database.begin()
+        transaction = self._current = self._transaction or self.server.database.begin()
         try:
             rows = await run_statement(transaction, query, parameters)
             self._committing = self._transaction is None
             await self.server.pace()
+            if self._transaction is None:
+                await self._commit(transaction, message=bool(rows) and self.confirms(query))
         except BaseException as error:
             self.server.say("%s: %s failed with %s", self.client, name, type(error).__name__)
-            self._committing = False
             transaction.rollback()
             raise
-        if self._transaction is None:
-            transaction.commit()
+        finally:
             self._committing = False
+            self._current = None
         self.server.say("%s: %s gave %s rows", self.client, name, len(rows))
         return rows
 
@@ -245,17 +288,51 @@ class Session:
     async def commit(self) -> Rows:
         """Commit it."""
         if self._transaction is not None:
-            self._transaction.commit()
+            self._committing = True
+            try:
+                await self._commit(self._transaction)
+            finally:
+                self._committing = False
             self._transaction = None
         return []
 
+    def confirms(self, query: str) -> bool:
+        """Whether a statement that finds anything commits a message, to wait for the standby."""
+        return statements.CONFIRMED in query
+
+    async def _commit(self, transaction: Transaction, *, message: bool = False) -> None:
+        """Commit it. If all goes well, nobody sees that before the standby has it, where there is one."""
+        standby = self.server.database.standby
+        if standby is not None and (message or transaction.written.items):
+            self._record = transaction.write_down()
+            try:
+                if self._ending or not await standby.wait(self._record):
+                    self.server.say("%s: a commit did not wait for the standby", self.client)
+                    self._warn()
+            finally:
+                self._record = None
+        transaction.commit()
+
+    def _stop_waiting(self) -> None:
+        """Wait for no standby: what is committed is seen by everybody from now on."""
+        if self._record is not None and self._record.waiter is not None and not self._record.waiter.done():
+            self._record.waiter.set_result(False)
+
+    def _warn(self) -> None:
+        """Tell the other end, beside its answer."""
+        if self._connection is not None:
+            for handler in self._connection.notice_handlers:
+                handler(SimpleNamespace(source_function="SyncRepWaitForLSN"))
+
     async def _serve(self, work: Work, delay: float) -> Rows:
         await asyncio.sleep(delay)
+        self._serving = True
         return await work(self)
 
     def _served(self, reply: "asyncio.Future[Rows]", late: float, task: "asyncio.Task[Rows]") -> None:
         task.cancelled() or task.exception()  # nobody may be left to ask for it
         self._task = None
+        self._serving = False
         if self._ending:
             self.terminate()
         elif self._connection is None:
@@ -313,7 +390,8 @@ class Connection:
     def __init__(self, server: Server) -> None:
         self.broken = False
         self.adapters = SimpleNamespace(register_dumper=lambda type_, dumper: None)
-        self.add_notice_handler = lambda handler: None
+        self.notice_handlers: list[Callable[[Any], None]] = []
+        self.add_notice_handler = self.notice_handlers.append
         self._server = server
         self._session = Session(server, self)
         self._reply: asyncio.Future[Rows] | None = None

@@ -54,6 +54,8 @@ class Scenario:
     """The chance that it is nothing that a client does: a crash, an outage and so on."""
     stalls: float
     """The chance that a worker gets no processor for a while, which is nobody's fault but its machine's."""
+    replicated: bool
+    """Whether there is a synchronous standby."""
     weather: Weather
     orderly: bool
     """See `SimulatedLoop`."""
@@ -86,6 +88,7 @@ class Scenario:
             ends=random.uniform(0, actions * rest),
             trouble=0.0 if kind else random.choice([0.0, 0.05, 0.15]),
             stalls=0.15 if mood == "held up" else 0.0,
+            replicated=random.random() < 0.5,
             weather=weather,
             orderly=random.random() < 0.7,
             max_batch=random.choice([1, 2, 3, 1000]),

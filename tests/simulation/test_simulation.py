@@ -10,7 +10,7 @@ from random import Random, SystemRandom
 import pytest
 
 from tests.simulation.answers import REASONS
-from tests.simulation.broken import FAULTS, FAULTS_AFTER_LOSSES
+from tests.simulation.broken import FAULTS, FAULTS_AFTER_FAILOVERS, FAULTS_AFTER_LOSSES
 from tests.simulation.scenario import Scenario
 from tests.simulation.simulation import Failure, simulate
 
@@ -50,6 +50,14 @@ def test_a_fault_that_shows_where_connections_are_lost_is_found(fault: str) -> N
     weathers, broken = FAULTS_AFTER_LOSSES[fault]
     seeds = (seed for seed in itertools.count() if Scenario.draw(Random(seed)).weather in weathers)
     with broken():
+        assert any(map(_failure, itertools.islice(seeds, FAULTY)))
+
+
+@pytest.mark.parametrize("fault", FAULTS_AFTER_FAILOVERS)
+def test_a_fault_that_shows_where_a_standby_takes_over_is_found(fault: str) -> None:
+    drawn = ((seed, Scenario.draw(Random(seed))) for seed in itertools.count())
+    seeds = (seed for seed, scenario in drawn if scenario.replicated and scenario.trouble)
+    with FAULTS_AFTER_FAILOVERS[fault]():
         assert any(map(_failure, itertools.islice(seeds, FAULTY)))
 
 

@@ -60,8 +60,8 @@ class Worker:
     state: str = "starting"
     pool: Pool | None = None
     stop: asyncio.Event = field(default_factory=asyncio.Event)
-    versions: dict[int, list[int]] = field(default_factory=dict)
-    """Of the items of each sale, when they were last checked."""
+    versions: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    """Of the items of each sale on each server, when they were last checked."""
 
     def __post_init__(self) -> None:
         self.name = f"w{self.number}.{self.life}"

@@ -19,7 +19,8 @@ from tests.simulation.answers import CALL, STALE_AFTER, Answers, Call, short, te
 from tests.simulation.checks import History, certify, check_exact, check_fresh, check_memory
 from tests.simulation.database import Database, Sale, Tables
 from tests.simulation.loop import PROCESS, SimulatedLoop
-from tests.simulation.network import Server
+from tests.simulation.network import Server, Session
+from tests.simulation.replication import Standby
 from tests.simulation.scenario import CALM, Scenario
 from tests.simulation.worker import EPOCH, Worker
 
@@ -53,6 +54,9 @@ TROUBLES = {
     "stall_database": 1,
     "outage": 1,
     "terminate": 3,
+    "cancel": 2,
+    "lose_standby": 2,
+    "failover": 4,
 }
 """What happens to them, and how often."""
 
@@ -67,6 +71,8 @@ class World:
         self.database = Database(self.now)
         self.server = Server(self.loop, random, self.database, self.say)
         self._make_sales()
+        if scenario.replicated:
+            self.database.standby = Standby(self.database.committed.copy(), self.server.pass_on)
         self.history = History(self.database)
         self.answers = Answers(
             self.history,
@@ -81,6 +87,7 @@ class World:
         self._waiting: dict[Call, asyncio.Task[None]] = {}
         self._peace_at = 0.0
         self.database.on_commit = self._committed
+        self.database.on_renewal = self._renewed
 
     def now(self) -> float:
         """The database's time."""
@@ -185,7 +192,7 @@ class World:
             code = self._some_code()
             self._wait_for(
                 worker,
-                self._call(worker, "release", code=code, before=self.answers.state(code)),
+                self._call(worker, "release", code=code, before=self.answers.state(code, confirmed=True)),
                 partial(services.release, worker.runtime, code=code),
             )
 
@@ -275,6 +282,43 @@ class World:
             self.say("a session is terminated")
             self.random.choice(self.server.sessions).terminate()
 
+    def _do_cancel(self) -> None:
+        """An operator, or a time limit, cancels what a session does."""
+        if self.server.sessions:
+            self.say("a statement is cancelled")
+            self.random.choice(self.server.sessions).cancel()
+
+    def _do_lose_standby(self) -> None:
+        """The standby cannot be reached for a while."""
+        if (standby := self.database.standby) is not None and not standby.is_away:
+            seconds = self.random.choice([0.1, 1.0, 8.0])
+            self.say("the standby is away for %s s", seconds)
+            standby.is_away = True
+            self._later(seconds, standby.come_back)
+
+    def _do_failover(self) -> None:
+        """The server is lost, and its standby promoted: at once, or in the worst of all ways."""
+        if self.random.random() < 0.3:
+            self._fail_over()
+        elif (standby := self.database.standby) is not None:
+            self.say("the standby is cut off for ever")
+            standby.is_away = True
+            self._later(self.random.uniform(0, 1), self._keep_all_from_waiting)
+            self._later(self.random.uniform(1, 3), self._fail_over)
+
+    def _keep_all_from_waiting(self) -> None:
+        """Operators do that where nothing goes on."""
+        self.say("nobody waits for the standby any more")
+        end = self.random.choice([Session.cancel, Session.terminate])
+        for session in list(self.server.sessions):
+            if session.awaits_standby:
+                end(session)
+
+    def _fail_over(self) -> None:
+        if self.database.standby is not None:
+            self.say("the standby takes over")
+            self.server.fail_over()
+
     def _start_worker(self, number: int) -> None:
         self._lives[number] += 1
         worker = Worker(number, self._lives[number], self.server)
@@ -313,7 +357,7 @@ class World:
         return call
 
     def _purchase(self, worker: Worker, code: UUID) -> Call:
-        call = self._call(worker, "purchase", code=code, before=self.answers.state(code))
+        call = self._call(worker, "purchase", code=code, before=self.answers.state(code, confirmed=True))
         if self.random.random() < 0.5:
             self._start(worker, call, partial(services.start_purchase, worker.runtime, code))
         else:
@@ -321,7 +365,7 @@ class World:
         return call
 
     def _receipt(self, worker: Worker, code: UUID) -> Call:
-        call = self._call(worker, "receipt", code=code, before=self.answers.state(code))
+        call = self._call(worker, "receipt", code=code, before=self.answers.state(code, confirmed=True))
         self._wait_for(worker, call, partial(services.receipt, worker.runtime, code=code))
         return call
 
@@ -371,14 +415,22 @@ class World:
         except AssertionError as violation:
             self.loop.trouble.append(str(violation))
 
+    def _renewed(self, former: int) -> None:
+        try:
+            self.history.go_on(former)
+            self.answers.check_promises()
+        except AssertionError as violation:
+            self.loop.trouble.append(f"after server {former}: {violation}")
+
     def _check(self) -> None:
         for worker in self.workers:
             if worker.alive:
                 for sale_id, inventory in worker.inventories.items():
-                    check_memory(inventory, self.history)
-                    before, now = worker.versions.get(sale_id, []), list(inventory._versions)
+                    server = worker.runtime._marks[sale_id].server
+                    check_memory(inventory, self.history, server)
+                    before, now = worker.versions.get((sale_id, server), []), list(inventory._versions)
                     assert all(map(operator.le, before, now)), f"{worker.name} knew {before}, knows {now}"
-                    worker.versions[sale_id] = now
+                    worker.versions[sale_id, server] = now
 
     def _check_exact(self) -> None:
         self._check()

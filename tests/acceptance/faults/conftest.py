@@ -17,7 +17,7 @@ import pytest
 from django.conf import settings
 
 from flashsale_project.embedded_postgres import EmbeddedPostgres
-from sales.storage import CONNECT_TIMEOUT, STATEMENT_TIMEOUT
+from sales.connections import CONNECT_TIMEOUT, STATEMENT_TIMEOUT
 from tests.acceptance.conftest import MakeService, Service
 from tests.acceptance.faults.table import FaultTable
 from tests.acceptance.history.connection import Connection
