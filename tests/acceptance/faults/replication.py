@@ -74,6 +74,8 @@ class Server:
                     *("-c", f"listen_addresses={HOST}"),
                     *("-c", f"port={self.port}"),
                     *("-c", "unix_socket_directories="),
+                    # Until that is over, a standby that looks for its primary is not promoted.
+                    *("-c", "wal_retrieve_retry_interval=100ms"),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
