@@ -256,7 +256,8 @@ class Runtime:
             except OutcomeUnknown:
                 return {hold: OutcomeUnknown(code=str(hold.code)) for hold in batch.holds.values()}
         metrics.BATCH_SIZE.labels("checkout").observe(len(batch.holds))
-        self._learn(granted.server, ((sale_id, row) for row in granted.rows))
+        if (known := self._known(sale_id, granted.server)) is not None:
+            known.learn(granted.rows)
         failures: dict[Hold, Exception] = {hold: Repeated(keyed) for hold, keyed in granted.repeated.items()}
         if granted.stale:
             metrics.STALE.inc(len(granted.stale))
@@ -340,14 +341,19 @@ class Runtime:
         return {settlement: _why(receipts.get(settlement.code)) for settlement in failed}
 
     def _learn(self, server: int, rows: Iterable[tuple[int, ItemRow]]) -> None:
-        """Take in what was committed on this server.
-
-        Of a sale that was loaded from another one nothing is learnt: it may have other rows. The next
-        look there finds whatever is left out.
-        """
+        """Take in what was committed on this server."""
         for sale_id, row in rows:
-            if (mark := self._marks.get(sale_id)) is not None and mark.server == server:
-                self.inventories[sale_id].learn([row])
+            if (inventory := self._known(sale_id, server)) is not None:
+                inventory.learn([row])
+
+    def _known(self, sale_id: int, server: int) -> Inventory | None:
+        """The inventory that may learn rows of this server.
+
+        One that was loaded from another server must not: that may have other rows. The next look there
+        finds whatever is left out.
+        """
+        mark = self._marks.get(sale_id)
+        return self.inventories[sale_id] if mark is not None and mark.server == server else None
 
     # --- housekeeping
 
