@@ -123,7 +123,7 @@ class Run:
         return {
             o.outcome
             for o in self.load.operations
-            if (o.status == 0 and o.reason != "left" and o.call is not Call.NONSENSE) or o.status >= 500
+            if o.call is not Call.NONSENSE and ((o.status == 0 and o.reason != "left") or o.status >= 500)
         }
 
     async def wait_until_back(self, since: float) -> None:
