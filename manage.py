@@ -21,6 +21,9 @@ def main() -> None:
     if sys.argv[1:2] == ["runsale"]:
         # It means "new workers"; as long as there are none yet, nothing: the default is to end.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this, which is no reason not to sell
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "flashsale_project.settings")
     try:
         _execute()

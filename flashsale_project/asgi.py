@@ -14,6 +14,7 @@ from django.conf import settings  # noqa: E402
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler  # noqa: E402
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402
 
+from flashsale_project.admin_headers import for_the_admin, own_cookies  # noqa: E402
 from flashsale_project.admin_slots import AdminSlots  # noqa: E402
 from flashsale_project.handlers import ApiHandler  # noqa: E402
 from flashsale_project.lifespan import lifespan  # noqa: E402
@@ -34,17 +35,15 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         await lifespan(scope, receive, send)
     elif _is_for_admin(scope["path"]):
+        cookies = own_cookies(scope["headers"])
+        scope["headers"] = for_the_admin(scope["headers"], cookies)
         try:
-            async with _slots.taken(is_staff=_is_staff(scope), is_login=_is_login(scope)):
+            async with _slots.taken(is_staff=has_pass(cookies), is_login=_is_login(scope)):
                 await _finish(_admin, scope, receive, send)
         except Overloaded as refusal:
             await _api.respond(refused(refusal), send)
     else:
         await _api(scope, receive, send)
-
-
-def _is_staff(scope: Any) -> bool:
-    return has_pass(b"; ".join(value for name, value in scope["headers"] if name == b"cookie"))
 
 
 def _is_login(scope: Any) -> bool:

@@ -113,7 +113,7 @@ class ExpressProtocol(Protocol):
         if (
             len(data) <= MAX_HOT
             and self.cycle is None
-            and not self._reader.is_receiving
+            and self._reader.is_fresh
             and not self.flow.write_paused
             and (match := HOT.fullmatch(data)) is not None
             and not self._is_closing()

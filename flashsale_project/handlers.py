@@ -7,6 +7,8 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.exception import convert_exception_to_response
 from django.http import HttpResponse
 
+from flashsale_project.admin_headers import for_the_api
+
 
 class ApiHandler(ASGIHandler):
     """Answers with Django's URLs and asynchronous views, but without middleware, signals and threads.
@@ -26,6 +28,7 @@ class ApiHandler(ASGIHandler):
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
+        scope["headers"] = for_the_api(scope["headers"])
         request, refusal = self.create_request(scope, BytesIO())
         response = cast(HttpResponse, await self._answer(request) if request is not None else refusal)
         await self.respond(response, send)

@@ -75,7 +75,7 @@ class Handler(logging.StreamHandler[TextIO]):
 
 def is_terminal(stream: Any) -> bool:
     """Whether what was written to it can be written over."""
-    return bool(stream.isatty()) and os.environ.get("TERM", "dumb") != "dumb"
+    return stream is not None and bool(stream.isatty()) and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any] | None:

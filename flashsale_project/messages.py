@@ -128,6 +128,11 @@ class Reader:
         """Whether a request has begun to come."""
         return bool(self._data) or self._head is not None
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing has come since the last request, not even an empty line."""
+        return not (self.is_receiving or self._empty_lines)
+
     def take_expectation(self) -> bool:
         """Whether the client waits for a word before it sends its body; true once for each."""
         wanted, self._wants_continue = self._wants_continue, False
@@ -203,7 +208,7 @@ class Reader:
             if _CHUNK_BEGINS.fullmatch(data, 0, MAX_CHUNK_LINE) is None:
                 raise _bad_chunk()
             if len(data) >= MAX_CHUNK_LINE:
-                raise headers_too_large()
+                raise _too_much_beside()
             return False
         match = _CHUNK.fullmatch(data, 0, end)
         if match is None:
@@ -211,7 +216,7 @@ class Reader:
         self._left = int(match[1], 16)
         self._extensions += len(match[2])
         if self._extensions > MAX_EXTENSIONS:
-            raise headers_too_large()
+            raise _too_much_beside()
         if len(self._body) + self._left > MAX_BODY:
             raise content_too_large()
         if self._left:
@@ -258,6 +263,10 @@ class Reader:
         self._wants_continue = False
         self._begin()
         return True
+
+
+def _too_much_beside() -> BadMessage:
+    return BadMessage(431, "headers_too_large", "The extensions of the chunks are too long.")
 
 
 def _bad_chunk() -> BadMessage:

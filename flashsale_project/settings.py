@@ -30,8 +30,8 @@ environ.Env.read_env(BASE_DIR / ".env")
 def positive(name: str, default: int) -> int:
     """A whole number above zero from the environment; `ImproperlyConfigured` names the wrong one."""
     text = env.str(name, default=str(default)).strip()
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise ImproperlyConfigured(f"{name} must be a whole number above zero, not {text!r}.")
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) > 0):
+        raise ImproperlyConfigured(f"{name} must be a whole number above zero, not {text[:40]!r}.")
     return int(text)
 
 

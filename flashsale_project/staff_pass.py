@@ -4,7 +4,7 @@ It opens nothing: who may do what is decided by Django's session, as ever. It sa
 the admin is crowded, so nobody may be able to make one up: it is signed, for one session.
 """
 
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Mapping
 
 from django.conf import settings
 from django.core import signing
@@ -37,17 +37,13 @@ class StaffPassMiddleware(MiddlewareMixin):
         return response
 
 
-def has_pass(cookies: bytes) -> bool:
-    """Whether these cookies, the value of the header, have a pass for the session that is with it."""
-    try:
-        found = SimpleCookie(cookies.decode("latin-1"))
-    except CookieError:
-        return False
-    session, staff_pass = found.get(settings.SESSION_COOKIE_NAME), found.get(COOKIE)
+def has_pass(cookies: Mapping[str, str]) -> bool:
+    """Whether these cookies have a pass for the session that is with it."""
+    session, staff_pass = cookies.get(settings.SESSION_COOKIE_NAME), cookies.get(COOKIE)
     if session is None or staff_pass is None:
         return False
     try:
-        _signer(session.value).unsign(staff_pass.value, max_age=LIFETIME)
+        _signer(session).unsign(staff_pass, max_age=LIFETIME)
     except signing.BadSignature:
         return False
     return True

@@ -130,7 +130,7 @@ class Connections:
     def __init__(self, conninfo: str) -> None:
         self._complained_at = -1.0
         self._sessions: WeakKeyDictionary[Connection, Session] = WeakKeyDictionary()
-        self._left: list[Session] = []
+        self._left: set[Session] = set()
         self._is_pooled = False
         self._pool = AsyncConnectionPool(
             conninfo,
@@ -207,7 +207,7 @@ class Connections:
                 yield connection
         except DatabaseUnavailable as failure:
             if lost.session is not None:
-                self._left.append(lost.session)
+                self._left.add(lost.session)
             raise OutcomeUnknown from failure
 
     @asynccontextmanager
@@ -244,7 +244,7 @@ class Connections:
         except (psycopg.Error, OSError) as error:
             if _is_lost(error):
                 if hung_up and session is not None:
-                    self._left.append(session)
+                    self._left.add(session)
                 # The others are most likely lost too: better new ones than one batch after the other.
                 await self._pool.drain()
                 raise Lost(session, given_up=hung_up) from error
@@ -267,10 +267,13 @@ class Connections:
         seconds, until that takes none any more. So it is refused, and nothing was done.
         """
         if self._left:
-            pids = [session.pid for session in self._left]
-            cursor = await connection.execute(statements.AWAITING_STANDBY, [pids])
+            asked = set(self._left)
+            cursor = await connection.execute(
+                statements.AWAITING_STANDBY, [[session.pid for session in asked]]
+            )
             waiting = set(await cursor.fetchall())
-            self._left = [session for session in self._left if session.identity in waiting]
+            # Another one may have been given up meanwhile.
+            self._left -= {session for session in asked if session.identity not in waiting}
             if self._left:
                 raise DatabaseUnavailable("The standby of the database does not answer.")
 

@@ -408,9 +408,10 @@ class Runtime:
         self.database_answers = True
 
     def _tell_what_is_sold_out(self) -> None:
-        for inventory in self.inventories.values():  # the last one sold out may be over by now
-            if inventory.sold == inventory.sale.items:
-                metrics.SOLD_OUT.set(inventory.sale.id)
+        # The last one sold out may be over by now.
+        sold_out = [i.sale for i in self.inventories.values() if i.sold == i.sale.items]
+        if sold_out:
+            metrics.SOLD_OUT.set(max(sold_out, key=_start).id)
 
     async def _load_sales(self) -> None:
         server, self.clock.offset, sales = await self.storage.sales()
@@ -426,6 +427,9 @@ class Runtime:
     async def _load(self, sale: SaleFacts) -> None:
         """Know a sale by its rows alone, whatever was known of it from another server."""
         mark, rows = await self.storage.load(sale.id)
+        if (known := self._known(sale.id, mark.server)) is not None:
+            known.learn(rows)  # loaded by somebody else meanwhile: it may know more already
+            return
         self.inventories[sale.id] = Inventory(sale, rows)
         self._marks[sale.id] = mark
         self._selling = None

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from http.cookies import SimpleCookie
 from typing import Any
 
 import pytest
@@ -10,7 +9,9 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from flashsale_project import admin_slots, staff_pass
+from flashsale_project.admin_headers import for_the_admin, own_cookies
 from flashsale_project.admin_slots import FOR_ALL, FOR_STAFF, MAX_WAITING, AdminSlots
+from flashsale_project.heads import Fields
 from flashsale_project.staff_pass import COOKIE, has_pass
 from sales.exceptions import Overloaded
 from tests.conftest import eventually
@@ -100,9 +101,9 @@ async def test_who_leaves_while_waiting_makes_room(crowd: Callable[..., Crowd]) 
     await logins.go()
 
 
-def cookies(client: Client) -> bytes:
+def cookies(client: Client) -> Fields:
     """What a browser would send."""
-    return client.cookies.output(header="", attrs=[], sep=";").strip().encode()
+    return [(b"cookie", f"{name}={morsel.value}".encode()) for name, morsel in client.cookies.items()]
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def log_in(client: Client) -> Client:
 
 def test_staff_who_log_in_get_a_pass(boss: User) -> None:
     client = log_in(Client())
-    assert has_pass(cookies(client))
+    assert has_pass(own_cookies(cookies(client)))
     morsel = client.cookies[COOKIE]
     assert morsel["httponly"]
     assert morsel["secure"]
@@ -135,14 +136,14 @@ def test_nobody_else_has_one(boss: User) -> None:
     customer = Client()
     customer.login(username="customer", password="sesame")
     customer.get("/admin/")
-    assert not has_pass(cookies(customer))
+    assert not has_pass(own_cookies(cookies(customer)))
 
 
 def test_a_pass_is_for_its_session_alone_and_cannot_be_made_up(boss: User) -> None:
     client = log_in(Client())
-    good = SimpleCookie(cookies(client).decode())
-    session, staff = good["sessionid"].value, good[COOKIE].value
-    assert has_pass(f"sessionid={session}; {COOKIE}={staff}".encode())
+    session, staff = client.cookies["sessionid"].value, client.cookies[COOKIE].value
+    right = f"other=1; sessionid={session}; {COOKIE}={staff}; sessionid=second"
+    assert has_pass(own_cookies([(b"accept", b"*/*"), (b"cookie", right.encode())]))
     for made_up in (
         f"sessionid={session}",
         f"{COOKIE}={staff}",
@@ -155,13 +156,13 @@ def test_a_pass_is_for_its_session_alone_and_cannot_be_made_up(boss: User) -> No
         "\x00\xff;;;=",
         "a" * 60_000,
     ):
-        assert not has_pass(made_up.encode("latin-1"))
+        assert not has_pass(own_cookies([(b"cookie", made_up.encode("latin-1"))]))
 
 
 def test_a_pass_ends(boss: User, monkeypatch: pytest.MonkeyPatch) -> None:
     client = log_in(Client())
     monkeypatch.setattr(staff_pass, "LIFETIME", -1)
-    assert not has_pass(cookies(client))
+    assert not has_pass(own_cookies(cookies(client)))
 
 
 def test_who_logs_out_gives_it_back(boss: User) -> None:
@@ -186,3 +187,35 @@ async def test_who_is_one_too_many_is_told_when_to_come_again(monkeypatch: pytes
     assert sent[0]["status"] == 503
     assert (b"Retry-After", b"1") in sent[0]["headers"]
     assert b'"overloaded"' in sent[1]["body"]
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        b'sessionid="' + b'\\"' * 30_000 + b'"',
+        b'a="' + b'\\"' * 30_000 + b'"',
+        b"a=b;" * 15_000,
+        b"sessionid=" + b"x" * 60_000,
+    ],
+)
+def test_cookies_that_are_slow_to_read_are_not_read(cookie: bytes) -> None:
+    assert own_cookies([(b"cookie", cookie)]) == {}
+    assert for_the_admin([(b"cookie", cookie), (b"accept", b"*/*")], {}) == [(b"accept", b"*/*")]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "is_kept"),
+    [
+        (b"application/x-www-form-urlencoded", True),
+        (b"application/x-www-form-urlencoded; charset=UTF-8", True),
+        (b"multipart/form-data; boundary=----WebKitFormBoundary7MA4YWxkTrZu0gW", True),
+        (b"multipart/form-data; boundary=b; charset=hex", False),
+        (b"multipart/form-data; boundary=" + b"b" * 71, False),
+        (b"application/x-www-form-urlencoded; charset=rot13", False),
+        (b"text/plain; x*=nosuch''b%41", False),
+        (b'a;x="' + b";" * 60_000, False),
+    ],
+)
+def test_django_is_given_the_types_of_its_forms_alone(content_type: bytes, is_kept: bool) -> None:
+    headers = [(b"content-type", content_type)]
+    assert for_the_admin(headers, {}) == (headers if is_kept else [])

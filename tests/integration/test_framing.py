@@ -14,7 +14,7 @@ from flashsale_project.heads import MAX_BODY, MAX_FIELDS
 from sales.models import Sale
 from sales.runtime import Runtime
 from tests.conftest import eventually
-from tests.integration.lanes import LANES, Lane, connected, post, reasons, statuses, until
+from tests.integration.lanes import LANES, NEVER, Lane, connected, post, reasons, statuses, until
 
 Connect = Callable[[], AbstractAsyncContextManager[Lane]]
 
@@ -400,3 +400,26 @@ async def test_the_word_comes_in_its_turn(lane: Lane, rows: Callable[[], Any]) -
 async def test_who_needs_no_word_gets_none(lane: Lane, request_: bytes, expected: list[int]) -> None:
     await answers(lane, request_, len(expected))
     assert statuses(lane) == expected
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["text/plain; x*=nosuch''b%41", 'a;x="' + ";" * 50_000, "x" * 5_000, "multipart/form-data"],
+)
+async def test_the_type_of_a_body_that_nobody_reads_does_not_matter(
+    connect: Connect, content_type: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connect() as lane:
+        await answers(lane, post("/purchase?code=" + NEVER, f"Content-Type: {content_type}"), 1)
+        await answers(lane, PING[:-2] + f"Content-Type: {content_type}\r\n\r\n".encode(), 2)
+        assert statuses(lane) == [409, 200]
+    assert not caplog.records
+
+
+async def test_empty_lines_count_for_the_request_behind_them(connect: Connect) -> None:
+    async with connect() as lane:
+        for number in range(1, 4):
+            await lane.send(b"\r\n" * 8)
+            await lane.arrive()
+            await answers(lane, post("/purchase?code=" + NEVER), number)
+        assert statuses(lane) == [409, 409, 409]
