@@ -99,9 +99,12 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         try:
             # Some wait again in a ``finally`` clause, which Python reports where nobody can catch it.
             with patch.object(sys, "unraisablehook", lambda _: None):
-                for task in asyncio.all_tasks(self):
-                    task._log_destroy_pending = False  # type: ignore[attr-defined]
-                    _leave(task.get_coro())
+                left: set[asyncio.Task[Any]] = set()
+                while begun := asyncio.all_tasks(self) - left:  # the last words of some begin others
+                    left |= begun
+                    for task in begun:
+                        task._log_destroy_pending = False  # type: ignore[attr-defined]
+                        _leave(task.get_coro())
         finally:
             asyncio._set_running_loop(None)
         self._remains.clear()
