@@ -135,6 +135,11 @@ class Supervisor:
             raise RuntimeError("A worker did not start; its own message stands above.")
         self._started = True
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether all workers are to end."""
+        return self._stopping.is_set()
+
     async def restart(self) -> bool:
         """Replace the workers one by one; each goes when its successor serves. Nobody is refused.
 

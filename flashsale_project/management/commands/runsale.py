@@ -154,6 +154,8 @@ class Command(BaseCommand):
         while True:
             try:
                 return listen(host, port, workers)
+            except UnicodeError as error:
+                raise CommandError(f"--host {host[:40]!r} is no name of a host.") from error
             except OSError as error:
                 if error.errno != errno.EADDRINUSE or time.monotonic() > give_up:
                     raise CommandError(
@@ -340,9 +342,11 @@ async def _reload_when_asked(supervisor: Supervisor, asked: asyncio.Event) -> No
     while True:
         await asked.wait()
         asked.clear()
+        if supervisor.is_stopping:
+            return
         began = time.monotonic()
         _log("service.reloading", pid=os.getpid())
         if await supervisor.restart():
             _log("service.reloaded", pid=os.getpid(), seconds=round(time.monotonic() - began, 1))
-        else:
+        elif not supervisor.is_stopping:
             logger.error("service.reload_failed", extra={"fields": {"pid": os.getpid()}})
