@@ -1,6 +1,7 @@
 """Clients that are very many, idle, slow, and gone halfway."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -50,7 +51,8 @@ async def test_ten_thousand_idle_and_a_thousand_busy(service: Service, judged: J
             # Who was idle is served like anybody else, or was put out for having been idle.
             for connection in idle[::100]:
                 if not connection.closed:
-                    assert (await connection.request(HEALTH)).status == 200
+                    with contextlib.suppress(ConnectionResetError):  # put out just now
+                        assert (await connection.request(HEALTH)).status == 200
         dripping.cancel()
     # On a slow machine some may wait too long behind so many.
     assert run.failures <= {"503 overloaded"}
