@@ -14,6 +14,7 @@ from django.db import connection
 from flashsale_project.embedded_backend.base import embedded_postgres
 from sales.conf import SaleOptions
 from sales.connections import connection_info
+from sales.exceptions import DatabaseUnavailable
 from sales.models import Sale
 from sales.rotation import create_sale
 from sales.runtime import Runtime
@@ -125,3 +126,13 @@ async def eventually(check: Callable[[], Any]) -> Any:
         while not (result := check()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     return result
+
+
+async def until_it_works(call: Callable[[], Awaitable[Any]]) -> Any:
+    """Repeat a call until the database is reached again; it must not take a restart."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            try:
+                return await call()
+            except DatabaseUnavailable:
+                await asyncio.sleep(0.05)

@@ -21,7 +21,7 @@ from sales.exceptions import AlreadyPurchased, DatabaseUnavailable, ItemHeld, Ou
 from sales.inventory import HELD, ItemRow
 from sales.models import Sale
 from sales.runtime import Runtime
-from tests.conftest import DEADLINE, eventually
+from tests.conftest import DEADLINE, eventually, until_it_works
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -170,16 +170,6 @@ def crash(sql: Sql, transactional_db: None) -> Iterator[Callable[[], None]]:
 async def counts(worker: Runtime) -> tuple[int, int, int]:
     status = await services.status(worker)
     return status.sold, status.held, status.available
-
-
-async def until_it_works(call: Callable[[], Awaitable[Any]]) -> Any:
-    """Repeat a call until the database is reached again; it must not take a restart."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await call()
-            except DatabaseUnavailable:
-                await asyncio.sleep(0.05)
 
 
 async def connected(worker: Runtime) -> None:

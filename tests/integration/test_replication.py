@@ -14,7 +14,7 @@ from sales.connections import connection_info, hang_up
 from sales.exceptions import AlreadyPurchased, DatabaseUnavailable, ItemHeld, OutcomeUnknown, Refusal
 from sales.models import Sale
 from sales.runtime import Runtime
-from tests.conftest import eventually
+from tests.conftest import eventually, until_it_works
 
 ALL = "SELECT code FROM sales_checkout"
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -245,13 +245,3 @@ async def test_without_standbys_nothing_is_written_by_who_only_reads(worker: Run
     await services.receipt(worker, code=code)
     assert await services.checkout(worker, user_id=1, item_id=1, key="again") == code
     assert await asyncio.to_thread(sql, "SELECT pg_current_xact_id()::text::bigint") == [(before[0][0] + 1,)]
-
-
-async def until_it_works(call: Callable[[], Awaitable[Any]]) -> Any:
-    """Repeat a call until the database answers again."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await call()
-            except DatabaseUnavailable:
-                await asyncio.sleep(0.05)

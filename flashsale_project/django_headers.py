@@ -10,12 +10,13 @@ import re
 from django.conf import settings
 
 from flashsale_project.heads import Fields
+from flashsale_project.staff_pass import COOKIE
 
 MAX_COOKIE = 4096
 """Bytes of the value of one cookie."""
 
-OTHER_COOKIES = ("messages", "staff_pass")
-"""Names of the cookies that Django keeps messages in, and of ours."""
+MESSAGES_COOKIE = "messages"
+"""What Django keeps its messages in."""
 
 _FORM = re.compile(
     rb"application/x-www-form-urlencoded(?:; ?charset=utf-8)?"
@@ -29,7 +30,8 @@ _PLAIN = re.compile(rb"[!#-+\--:<-\[\]-~]*+")
 def own_cookies(headers: Fields) -> dict[str, str]:
     """The cookies of the admin; the first of each name counts."""
     names = {
-        name.encode() for name in (settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME, *OTHER_COOKIES)
+        name.encode()
+        for name in (settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME, MESSAGES_COOKIE, COOKIE)
     }
     found: dict[str, str] = {}
     for header, value in headers:
