@@ -532,6 +532,7 @@ class Transaction:
                 await owner.wait()
             finally:
                 self.is_blocked = False
+        assert not self._ended, f"a transaction that has ended wants to lock {key}"
         if owner is None:
             locks[key] = self
             self._locks.append(key)

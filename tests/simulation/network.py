@@ -7,7 +7,7 @@ a worker that hangs up or dies does not undo it.
 import asyncio
 import contextvars
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -95,6 +95,7 @@ class Server:
         self.up = True
         self.late_until = 0.0
         self.sessions: list[Session] = []
+        self._operators: set[asyncio.Task[None]] = set()
         self.batches: dict[int | None, str] = {}
         """From which process each batch of purchases came."""
         self._begun = 0
@@ -154,6 +155,7 @@ class Server:
     def shut_down(self) -> None:
         """End all sessions, and take no more until `start`."""
         self.up = False
+        self._end_operators()
         for session in list(self.sessions):
             session.terminate()
 
@@ -165,10 +167,21 @@ class Server:
 
     def fail_over(self) -> None:
         """The machine is gone, and its standby takes its place and its name."""
+        self._end_operators()
         for session in list(self.sessions):
             session.vanish()
         self.up = True
         self.database.fail_over()
+
+    def work_for_operator(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what no worker asked for; cancelled where the server goes away."""
+        task = self.loop.create_task(work, context=self.context)
+        self._operators.add(task)
+        task.add_done_callback(self._operators.discard)
+
+    def _end_operators(self) -> None:
+        for task in self._operators:
+            task.cancel()
 
     def pass_on(self, callback: Callable[[], None]) -> None:
         """Call it after the time of the way."""

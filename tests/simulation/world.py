@@ -221,11 +221,15 @@ class World:
         async def sweep() -> None:
             for sale_id in list(self.database.sales):
                 transaction = self.database.begin()
-                await transaction.sweep(sale_id)
-                await self.server.pace()
+                try:
+                    await transaction.sweep(sale_id)
+                    await self.server.pace()
+                except asyncio.CancelledError:
+                    transaction.rollback()
+                    raise
                 transaction.commit()
 
-        self.loop.create_task(sweep(), context=self.server.context)
+        self.server.work_for_operator(sweep())
 
     def _do_pause(self) -> None:
         for sale in list(self.database.sales.values()):
