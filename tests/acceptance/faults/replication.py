@@ -13,8 +13,9 @@ import psycopg
 import pytest
 from django.conf import settings
 
-from flashsale_project.embedded_postgres import HOST, PORTS, USER
-from flashsale_project.postgres_binaries import Account, credentials, environment, find_binaries, run
+from flashsale_project.postgres.binaries import Account, credentials, environment, find_binaries, run
+from flashsale_project.postgres.cluster import USER
+from flashsale_project.postgres.ports import HOST, PORTS
 from tests.acceptance.faults.processes import descendants, send
 from tests.conftest import DEADLINE
 

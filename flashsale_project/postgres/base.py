@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.postgresql import base, client
 
-from flashsale_project.embedded_postgres import DATABASE, EmbeddedPostgres
-from flashsale_project.postgres_binaries import EmbeddedPostgresError
+from flashsale_project.postgres.binaries import EmbeddedPostgresError
+from flashsale_project.postgres.server import DATABASE, EmbeddedPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
