@@ -14,11 +14,11 @@ from django.conf import settings  # noqa: E402
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler  # noqa: E402
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402
 
-from flashsale_project.admin_slots import AdminSlots  # noqa: E402
-from flashsale_project.django_headers import for_the_admin, own_cookies  # noqa: E402
-from flashsale_project.handlers import ApiHandler  # noqa: E402
-from flashsale_project.lifespan import lifespan  # noqa: E402
-from flashsale_project.staff_pass import has_pass  # noqa: E402
+from flashsale_project.access.admin_slots import AdminSlots  # noqa: E402
+from flashsale_project.access.staff_pass import has_pass  # noqa: E402
+from flashsale_project.serving.http.django_headers import for_the_admin, own_cookies  # noqa: E402
+from flashsale_project.serving.http.handlers import ApiHandler  # noqa: E402
+from flashsale_project.serving.lifespan import lifespan  # noqa: E402
 from sales.exceptions import Overloaded  # noqa: E402
 from sales.views import refused  # noqa: E402
 

@@ -92,7 +92,7 @@ SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 # TLS ends at a proxy, and what reaches us is HTTP, so the origins of the admin's pages must be named. We
 # trust no X-Forwarded-Proto (SECURE_PROXY_SSL_HEADER): without a proxy that removes it anybody can send it.
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
-CSRF_FAILURE_VIEW = "flashsale_project.strangers.csrf_failure"
+CSRF_FAILURE_VIEW = "flashsale_project.access.strangers.csrf_failure"
 SILENCED_SYSTEM_CHECKS = [
     # HSTS and the redirect to TLS are for the proxy that ends it: a service on http://127.0.0.1 without one
     # could not be reached any more.
@@ -124,12 +124,12 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "flashsale_project.staff_pass.StaffPassMiddleware",
+    "flashsale_project.access.staff_pass.StaffPassMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 if not DEBUG:  # Django's pages for debugging bring styles and scripts of their own
-    MIDDLEWARE.insert(0, "flashsale_project.security.ContentSecurityPolicyMiddleware")
+    MIDDLEWARE.insert(0, "flashsale_project.access.security.ContentSecurityPolicyMiddleware")
 
 ROOT_URLCONF = "flashsale_project.urls"
 ASGI_APPLICATION = "flashsale_project.asgi.application"

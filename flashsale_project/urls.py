@@ -15,6 +15,6 @@ urlpatterns = [
 if settings.FLASHSALE_TRAIN_EXAMPLE:
     urlpatterns.append(path("", include("batching.examples.trains.urls")))
 
-handler400 = "flashsale_project.strangers.bad_request"
+handler400 = "flashsale_project.access.strangers.bad_request"
 handler404 = "sales.views.not_found"
 handler500 = "sales.views.failed"

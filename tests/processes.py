@@ -25,5 +25,5 @@ def descendants(pid: int) -> dict[int, bytes]:
 def workers(pid: int) -> list[int]:
     """The pids of the worker processes of this supervisor, those that have ended left out."""
     return sorted(
-        child for child, command in descendants(pid).items() if b"flashsale_project.worker" in command
+        child for child, command in descendants(pid).items() if b"flashsale_project.serving.worker" in command
     )

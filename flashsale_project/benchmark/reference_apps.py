@@ -58,7 +58,7 @@ def stock() -> Any:
 
 
 def main(name: str, listen_fd: int) -> None:
-    """Serve with the settings of a worker (see `flashsale_project.worker`) until SIGTERM."""
+    """Serve with the settings of a worker (see `flashsale_project.serving.worker`) until SIGTERM."""
     config = uvicorn.Config(
         stock() if name == "stock" else bare,
         http="httptools",

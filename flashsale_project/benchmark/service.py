@@ -108,4 +108,4 @@ def sale_period(now: float) -> int:
 
 
 def _is_worker(pid: int) -> bool:
-    return b"flashsale_project.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b"flashsale_project.serving.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -148,7 +148,7 @@ def test_an_interrupted_run_leaves_nothing(directory: Path) -> None:
     assert process.stdout is not None
     with process:
         assert "express, workers: 1" in process.stdout.readline()
-        wait_for(lambda: any("flashsale_project.worker" in line for line in processes_of(directory)))
+        wait_for(lambda: any("flashsale_project.serving.worker" in line for line in processes_of(directory)))
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=START)
     assert process.returncode == 130

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from flashsale_project.heartbeat import SILENCE_TIMEOUT
+from flashsale_project.serving.heartbeat import SILENCE_TIMEOUT
 from tests.acceptance.client import Client
 from tests.acceptance.conftest import PROJECT, MakeService, Service
 from tests.conftest import DEADLINE

@@ -113,7 +113,7 @@ async def test_the_password_of_the_database_is_never_shown(make_service: MakeSer
         await until_answered(service, "/readyz", 200)
         assert service.stop() == 0
     assert any(b"initdb\0" in command for command in seen)
-    assert any(b"flashsale_project.worker\0" in command for command in seen)
+    assert any(b"flashsale_project.serving.worker\0" in command for command in seen)
     outputs += [service.output, log.read_text()]
     assert "Traceback" in service.output
     assert "password authentication failed" in service.output

@@ -14,8 +14,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from flashsale_project.asgi import application
-from flashsale_project.express import ExpressProtocol
-from flashsale_project.protocol import Protocol
+from flashsale_project.serving.http.express import ExpressProtocol
+from flashsale_project.serving.http.protocol import Protocol
 from sales.connections import connection_info
 from sales.runtime import Runtime
 from tests.conftest import DEADLINE

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from flashsale_project import acceptor
-from flashsale_project.acceptor import Acceptor, drop_all
+from flashsale_project.serving.http import acceptor
+from flashsale_project.serving.http.acceptor import Acceptor, drop_all
 from tests.conftest import DEADLINE, eventually
 
 

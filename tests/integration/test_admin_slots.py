@@ -8,11 +8,11 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from flashsale_project import admin_slots, staff_pass
-from flashsale_project.admin_slots import FOR_ALL, FOR_STAFF, MAX_WAITING, AdminSlots
-from flashsale_project.django_headers import for_the_admin, own_cookies
-from flashsale_project.heads import Fields
-from flashsale_project.staff_pass import COOKIE, has_pass
+from flashsale_project.access import admin_slots, staff_pass
+from flashsale_project.access.admin_slots import FOR_ALL, FOR_STAFF, MAX_WAITING, AdminSlots
+from flashsale_project.access.staff_pass import COOKIE, has_pass
+from flashsale_project.serving.http.django_headers import for_the_admin, own_cookies
+from flashsale_project.serving.http.heads import Fields
 from sales.exceptions import Overloaded
 from tests.conftest import eventually
 

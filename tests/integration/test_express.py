@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from flashsale_project.express import Pending
+from flashsale_project.serving.http.express import Pending
 from sales.connections import connection_info
 from sales.inventory import Inventory
 from sales.runtime import Runtime

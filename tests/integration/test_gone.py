@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from flashsale_project import asgi
-from flashsale_project.admin_slots import AdminSlots
-from flashsale_project.protocol import LISTENING
+from flashsale_project.access.admin_slots import AdminSlots
+from flashsale_project.serving.http.protocol import LISTENING
 from sales.connections import connection_info
 from sales.runtime import Runtime
 from tests.conftest import eventually
@@ -103,7 +103,7 @@ ADMIN = post("/admin/", "Cookie: sessionid=" + "x" * 32).replace(b"POST", b"GET"
 @pytest.fixture
 def slots(monkeypatch: pytest.MonkeyPatch) -> asyncio.Semaphore:
     """One request of the admin at a time."""
-    monkeypatch.setattr("flashsale_project.admin_slots.FOR_ALL", 1)
+    monkeypatch.setattr("flashsale_project.access.admin_slots.FOR_ALL", 1)
     slots = AdminSlots()
     monkeypatch.setattr(asgi, "_slots", slots)
     return slots._for_all

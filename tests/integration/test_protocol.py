@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from flashsale_project.heads import MAX_HEADERS, MAX_LINE
-from flashsale_project.protocol import FREE, REQUEST_TIMEOUT, WRITE_TIMEOUT, Protocol, budget
+from flashsale_project.serving.http.heads import MAX_HEADERS, MAX_LINE
+from flashsale_project.serving.http.protocol import FREE, REQUEST_TIMEOUT, WRITE_TIMEOUT, Protocol, budget
 from sales.runtime import Runtime
 from tests.conftest import eventually
 from tests.integration.lanes import (

@@ -14,7 +14,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 
-from flashsale_project import strangers
+from flashsale_project.access import strangers
 from flashsale_project.settings import env
 
 PROJECT = Path(__file__).parents[2]
@@ -92,7 +92,7 @@ def test_nobody_can_claim_that_tls_was_used(browser: Client) -> None:
 @pytest.fixture
 def complaints(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], list[Any]]:
     """The fields of what is logged about unlisted hosts, from now on, as if nobody had come before."""
-    monkeypatch.setattr("flashsale_project.strangers._complaints", strangers._Complaints())
+    monkeypatch.setattr("flashsale_project.access.strangers._complaints", strangers._Complaints())
 
     def found() -> list[Any]:
         return [getattr(r, "fields", None) for r in caplog.records if r.getMessage() == "host.refused"]
@@ -119,7 +119,8 @@ def test_unlisted_hosts_are_logged_once_a_minute_with_their_number(
     for _ in range(5):
         Client().get(LOGIN, headers={"host": "shop.example"})
     assert [fields["requests"] for fields in complaints()] == [1]
-    monkeypatch.setattr("flashsale_project.strangers.time.monotonic", lambda: time.time() * 2)  # much later
+    much_later = time.time() * 2
+    monkeypatch.setattr("flashsale_project.access.strangers.time.monotonic", lambda: much_later)
     Client().get(LOGIN, headers={"host": "other.example"})
     assert [(fields["host"], fields["requests"]) for fields in complaints()] == [
         ("shop.example", 1),

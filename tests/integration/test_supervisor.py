@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from flashsale_project.heartbeat import INTERVAL, SILENCE_TIMEOUT
-from flashsale_project.supervisor import Supervisor, listen
+from flashsale_project.serving.heartbeat import INTERVAL, SILENCE_TIMEOUT
+from flashsale_project.serving.supervisor import Supervisor, listen
 from tests import processes
 from tests.conftest import DEADLINE, eventually
 
@@ -97,7 +97,7 @@ async def test_a_supervisor_that_slept_gives_its_workers_time_to_wake_up(
 async def test_a_worker_that_does_not_get_ready_fails_the_start(
     make_supervisor: MakeSupervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("flashsale_project.heartbeat.READY_TIMEOUT", 2)
+    monkeypatch.setattr("flashsale_project.serving.heartbeat.READY_TIMEOUT", 2)
     starting = asyncio.create_task(make_supervisor(1).start())
     (pid,) = await eventually(workers)
     os.kill(pid, signal.SIGSTOP)
@@ -110,7 +110,7 @@ async def test_a_worker_that_is_stuck_while_it_retires_does_not_hold_up_the_rest
     make_supervisor: MakeSupervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("flashsale_project.supervisor.RETIRE_TIMEOUT", 2)
+    monkeypatch.setattr("flashsale_project.serving.supervisor.RETIRE_TIMEOUT", 2)
     supervisor = make_supervisor(2)
     pids = await start(supervisor)
     os.kill(pids[0], signal.SIGSTOP)
@@ -123,7 +123,7 @@ async def test_a_worker_that_is_stuck_while_it_retires_does_not_hold_up_the_rest
 async def test_a_worker_that_is_stuck_does_not_hold_up_the_stop(
     make_supervisor: MakeSupervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("flashsale_project.supervisor.STOP_TIMEOUT", 2)
+    monkeypatch.setattr("flashsale_project.serving.supervisor.STOP_TIMEOUT", 2)
     supervisor = make_supervisor(1)
     (pid,) = await start(supervisor)
     os.kill(pid, signal.SIGSTOP)
@@ -152,8 +152,8 @@ async def test_workers_that_have_served_are_replaced_at_once_however_many_are_ki
     make_supervisor: MakeSupervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("FIRST_PAUSE", "LONGEST_PAUSE"):
-        monkeypatch.setattr(f"flashsale_project.supervisor.{name}", 10_000.0)
-    monkeypatch.setattr("flashsale_project.supervisor.LASTING", 0.0)
+        monkeypatch.setattr(f"flashsale_project.serving.supervisor.{name}", 10_000.0)
+    monkeypatch.setattr("flashsale_project.serving.supervisor.LASTING", 0.0)
     supervisor = make_supervisor(1)
     (pid,) = await start(supervisor)
     for _ in range(3):
@@ -166,7 +166,7 @@ async def test_a_restart_and_a_stop_do_not_wait_for_the_pause_after_failures(
     make_supervisor: MakeSupervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("FIRST_PAUSE", "LONGEST_PAUSE", "LASTING"):
-        monkeypatch.setattr(f"flashsale_project.supervisor.{name}", 10_000.0)
+        monkeypatch.setattr(f"flashsale_project.serving.supervisor.{name}", 10_000.0)
     supervisor = make_supervisor(1)
     (first,) = await start(supervisor)
     os.kill(first, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """What is used of uvicorn's inside: all of it is listed here.
 
-If this fails after an upgrade, read what has changed in uvicorn, and `flashsale_project.protocol`, `express`
-and `worker` with it, before adapting the lists.
+If this fails after an upgrade, read what has changed in uvicorn, and with it `flashsale_project.serving`:
+`http.protocol`, `http.express` and `worker`, before adapting the lists.
 """
 
 import ast
@@ -16,7 +16,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
-from flashsale_project import express, protocol, worker
+from flashsale_project.serving import worker
+from flashsale_project.serving.http import express, protocol
 
 MODULES = protocol, express, worker
 

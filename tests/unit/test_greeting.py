@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flashsale_project.greeting import address, greeting
+from flashsale_project.serving.greeting import address, greeting
 from sales.models import Sale
 
 
@@ -70,7 +70,7 @@ def test_a_host_by_which_the_admin_would_not_answer_is_told_with_its_setting(
     settings: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flashsale_project.greeting.socket.gethostname", lambda: "here.example")
+    monkeypatch.setattr("flashsale_project.serving.greeting.socket.gethostname", lambda: "here.example")
     settings.ALLOWED_HOSTS = allowed
     text = greeting(listener, workers=2, database="PostgreSQL", sale=sale(10_000))
     if missing is None:

@@ -2,7 +2,7 @@
 
 import socket
 
-from flashsale_project.heartbeat import READY_TIMEOUT, SILENCE_TIMEOUT, Vigil, beat
+from flashsale_project.serving.heartbeat import READY_TIMEOUT, SILENCE_TIMEOUT, Vigil, beat
 
 
 def seconds(vigil: Vigil, count: int) -> list[str]:

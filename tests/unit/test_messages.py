@@ -11,8 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flashsale_project.heads import MAX_BODY, MAX_FIELDS, MAX_HEADERS, MAX_LINE, MAX_TARGET, BadMessage
-from flashsale_project.messages import MAX_CHUNK_LINE, MAX_EMPTY_LINES, MAX_TRAILERS, Reader
+from flashsale_project.serving.http.heads import (
+    MAX_BODY,
+    MAX_FIELDS,
+    MAX_HEADERS,
+    MAX_LINE,
+    MAX_TARGET,
+    BadMessage,
+)
+from flashsale_project.serving.http.messages import MAX_CHUNK_LINE, MAX_EMPTY_LINES, MAX_TRAILERS, Reader
 
 
 class Message(NamedTuple):

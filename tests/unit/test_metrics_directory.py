@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flashsale_project.metrics_directory import metrics_directory
+from flashsale_project.serving.metrics_directory import metrics_directory
 
 
 def _live(data_dir: Path, channel: Connection) -> None:

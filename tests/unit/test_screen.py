@@ -10,7 +10,7 @@ from io import StringIO
 
 import pytest
 
-from flashsale_project.screen import INTERVAL, Screen
+from flashsale_project.serving.screen import INTERVAL, Screen
 
 ERASE = "\r\x1b[K"
 
@@ -68,7 +68,7 @@ def test_the_status_never_needs_a_second_line(terminal: Terminal, columns: int, 
 
 def test_elsewhere_the_status_is_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000.0
-    monkeypatch.setattr("flashsale_project.screen.time.monotonic", lambda: now)
+    monkeypatch.setattr("flashsale_project.serving.screen.time.monotonic", lambda: now)
     stream = StringIO()
     screen = Screen(stream)
     for second in range(int(3 * INTERVAL)):

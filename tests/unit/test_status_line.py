@@ -1,6 +1,6 @@
 """What `runsale` tells once a second."""
 
-from flashsale_project.status_line import StatusLine
+from flashsale_project.serving.status_line import StatusLine
 from sales import metrics
 
 # Other tests of this process count sales with small numbers.

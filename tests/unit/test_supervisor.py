@@ -1,6 +1,6 @@
 """How long the supervisor waits before it starts a worker again."""
 
-from flashsale_project.supervisor import FIRST_PAUSE, LONGEST_PAUSE, pause
+from flashsale_project.serving.supervisor import FIRST_PAUSE, LONGEST_PAUSE, pause
 
 
 def test_a_worker_is_started_again_at_once_the_first_time() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.contrib.auth.management.commands import createsuperuser
 
-from flashsale_project.migration import migrate
+from flashsale_project.management.migration import migrate
 
 
 class Command(createsuperuser.Command):

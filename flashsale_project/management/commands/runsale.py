@@ -20,17 +20,17 @@ from django.db import DatabaseError, connection
 from django.utils import timezone
 from prometheus_client.multiprocess import mark_process_dead
 
-from flashsale_project import open_files
-from flashsale_project.greeting import address, count_of_workers, greeting, note_on_kept_sales
-from flashsale_project.metrics_directory import metrics_directory
-from flashsale_project.migration import migrate
+from flashsale_project.management.migration import migrate
 from flashsale_project.postgres.base import embedded_postgres
 from flashsale_project.postgres.binaries import EmbeddedPostgresError
 from flashsale_project.postgres.server import EmbeddedPostgres
-from flashsale_project.sale_events import SaleEvents
-from flashsale_project.screen import Screen
-from flashsale_project.status_line import StatusLine
-from flashsale_project.supervisor import Supervisor, listen
+from flashsale_project.serving import open_files
+from flashsale_project.serving.greeting import address, count_of_workers, greeting, note_on_kept_sales
+from flashsale_project.serving.metrics_directory import metrics_directory
+from flashsale_project.serving.sale_events import SaleEvents
+from flashsale_project.serving.screen import Screen
+from flashsale_project.serving.status_line import StatusLine
+from flashsale_project.serving.supervisor import Supervisor, listen
 from sales.certificate import certify
 from sales.conf import LIMITS, SaleOptions, variable
 from sales.connections import POOLED, connection_info, is_pooled

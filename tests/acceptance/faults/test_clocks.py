@@ -17,7 +17,7 @@ SITE_CUSTOMIZE = f'''
 
 import os, sys, time
 
-if "flashsale_project.worker" in sys.orig_argv:
+if "flashsale_project.serving.worker" in sys.orig_argv:
     import datetime
 
     number = 0

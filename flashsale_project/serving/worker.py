@@ -1,8 +1,8 @@
 """One worker process: uvicorn on a listening socket that the supervisor keeps open over restarts.
 
-Run by the supervisor as ``python -m flashsale_project.worker LISTEN_FD CHANNEL_FD``. The channel tells
-the supervisor that the worker is ready and alive; when it closes, the supervisor is gone, and the worker
-stops.
+Run by the supervisor as ``python -m flashsale_project.serving.worker LISTEN_FD CHANNEL_FD``. The channel
+tells the supervisor that the worker is ready and alive; when it closes, the supervisor is gone, and the
+worker stops.
 
 SIGTERM drains: new requests get ``503 draining``, accepted ones are answered, then the process ends.
 SIGHUP retires, for a successor on the same socket: open connections are served on, each until its next
@@ -25,11 +25,11 @@ import django
 import uvicorn
 from django.conf import settings
 
-from flashsale_project import heartbeat, open_files
-from flashsale_project.acceptor import Acceptor
+from flashsale_project.serving import heartbeat, open_files
+from flashsale_project.serving.http.acceptor import Acceptor
 
 if TYPE_CHECKING:  # Django is set up when uvicorn imports the application
-    from flashsale_project.protocol import Protocol
+    from flashsale_project.serving.http.protocol import Protocol
     from sales.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -125,8 +125,8 @@ def main(listen_fd: int, channel_fd: int) -> None:
     """Serve until a signal or the supervisor's end."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "flashsale_project.settings")
     django.setup()
-    from flashsale_project.express import ExpressProtocol
-    from flashsale_project.protocol import Protocol
+    from flashsale_project.serving.http.express import ExpressProtocol
+    from flashsale_project.serving.http.protocol import Protocol
 
     Protocol.max_connections = open_files.allow_all() - open_files.SPARE
     channel = socket.socket(fileno=channel_fd)

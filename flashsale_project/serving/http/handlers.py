@@ -7,7 +7,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.exception import convert_exception_to_response
 from django.http import HttpResponse
 
-from flashsale_project.django_headers import for_the_api
+from flashsale_project.serving.http.django_headers import for_the_api
 
 
 class ApiHandler(ASGIHandler):

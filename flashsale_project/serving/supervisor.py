@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flashsale_project.heartbeat import INTERVAL, Vigil
+from flashsale_project.serving.heartbeat import INTERVAL, Vigil
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ class Supervisor:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "flashsale_project.worker",
+                "flashsale_project.serving.worker",
                 str(listener.fileno()),
                 str(theirs.fileno()),
                 pass_fds=(listener.fileno(), theirs.fileno()),

@@ -2,7 +2,7 @@
 
 import logging
 
-from flashsale_project.status_line import StatusLine
+from flashsale_project.serving.status_line import StatusLine
 
 logger = logging.getLogger(__name__)
 

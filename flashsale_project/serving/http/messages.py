@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flashsale_project.heads import (
+from flashsale_project.serving.http.heads import (
     MAX_BODY,
     MAX_HEADERS,
     MAX_LINE,

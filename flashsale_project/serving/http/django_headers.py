@@ -9,8 +9,8 @@ import re
 
 from django.conf import settings
 
-from flashsale_project.heads import Fields
-from flashsale_project.staff_pass import COOKIE
+from flashsale_project.access.staff_pass import COOKIE
+from flashsale_project.serving.http.heads import Fields
 
 MAX_COOKIE = 4096
 """Bytes of the value of one cookie."""

@@ -19,9 +19,9 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
-from flashsale_project.budget import Budget
-from flashsale_project.heads import BadMessage, Head
-from flashsale_project.messages import Reader, Request
+from flashsale_project.serving.http.budget import Budget
+from flashsale_project.serving.http.heads import BadMessage, Head
+from flashsale_project.serving.http.messages import Reader, Request
 from sales.views import problem
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from uuid import UUID
 from django.http import HttpResponse
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from flashsale_project.heads import MAX_FIELDS, NAME, TEXT, TOKEN
-from flashsale_project.protocol import Protocol
+from flashsale_project.serving.http.heads import MAX_FIELDS, NAME, TEXT, TOKEN
+from flashsale_project.serving.http.protocol import Protocol
 from sales.exceptions import Refusal
 from sales.runtime import Runtime
 from sales.services import Refused, start_checkout, start_purchase

@@ -1,0 +1,1 @@
+"""HTTP as a worker speaks it: a socket, strict messages, the express lane, and the way to Django."""
