@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,10 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "sales",
 ]
+
+# `manage.py benchsale` measures a working copy; it is not installed with the service.
+if find_spec("flashsale_project.benchmark") is not None:
+    INSTALLED_APPS.append("flashsale_project.benchmark")
 
 # Seats on trains at /book: the worked example of the batching package.
 FLASHSALE_TRAIN_EXAMPLE = boolean("FLASHSALE_TRAIN_EXAMPLE", default=DEBUG)

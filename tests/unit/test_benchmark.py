@@ -403,7 +403,7 @@ def run_finds(monkeypatch: pytest.MonkeyPatch) -> Callable[[Results], None]:
 
     def find(results: Results) -> None:
         monkeypatch.setattr(
-            "flashsale_project.management.commands.benchsale.run", lambda options, say: results
+            "flashsale_project.benchmark.management.commands.benchsale.run", lambda options, say: results
         )
 
     return find
