@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from sales.codes import new_code
-from tests.acceptance.client import Answer, Client
 from tests.acceptance.conftest import MakeService, Service
+from tests.support.client import Answer, Client
 
 NEW = str(uuid4())
 

@@ -33,7 +33,7 @@ from sales.runtime import Runtime
 from sales.views import refused
 from tests.acceptance.conftest import PROJECT, START, clean_environment
 from tests.conftest import DEADLINE
-from tests.unit.test_benchmark import OUTCOME
+from tests.unit.benchmark.test_benchmark import OUTCOME
 
 SMALL = ["--items", "200", "--connections", "8", "--workers", "1", "--seconds", "1", "--lanes", "express"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.client import Client
 from tests.acceptance.conftest import START, MakeService, Service
+from tests.support.client import Client
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.client import Client
 from tests.acceptance.conftest import PROJECT, START, MakeService, Service
 from tests.conftest import DEADLINE, eventually
+from tests.support.client import Client
 
 STATUS = r"\d\d:\d\d:\d\d  \|  sale \d+: sold 0  held 0  free 100  \|  0 answers/s  \|  2/2 workers"
 

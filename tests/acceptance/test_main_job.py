@@ -4,9 +4,9 @@ import asyncio
 import re
 from pathlib import Path
 
-from tests.acceptance.client import Client
 from tests.acceptance.conftest import MakeService, Service
 from tests.conftest import DEADLINE
+from tests.support.client import Client
 
 
 async def test_the_session_of_the_readme(make_service: MakeService) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from sales.connections import POOLED
-from tests.acceptance.client import Client
 from tests.acceptance.conftest import MakeService
 from tests.acceptance.faults.conftest import Database
-from tests.pooler import pooler
+from tests.support.client import Client
+from tests.support.pooler import pooler
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from psycopg import sql
 
 from flashsale_project.postgres.server import LOG_FILE
 from tests import processes
-from tests.acceptance.client import Client
 from tests.acceptance.conftest import START, MakeService, Service
+from tests.support.client import Client
 
 WRONG = "sesame-0123456789"
 SESSION = "Cookie: sessionid=0123456789abcdefghijklmnopqrstuv\r\n"

@@ -6,8 +6,8 @@ from collections import defaultdict
 import pytest
 
 from batching.examples.trains.models import SEATS
-from tests.acceptance.client import Client
 from tests.acceptance.conftest import MakeService, Service
+from tests.support.client import Client
 
 TRAINS, BOOKINGS, CONNECTIONS = 100, 10_000, 64
 

@@ -5,7 +5,7 @@ the answers to what came before it, and ends its connection. A request is begun 
 all before it are answered, so nobody is refused what was done, or answered twice.
 
 Of uvicorn there are its `RequestResponseCycle`, which is the ASGI side of one request, its `FlowControl`, and
-what its server knows of all connections. `tests/integration/test_uvicorn.py` lists every name that is used.
+what its server knows of all connections. `tests/integration/serving/http/test_uvicorn.py` lists every name.
 """
 
 import asyncio

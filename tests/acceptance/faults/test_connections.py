@@ -16,9 +16,9 @@ from tests.acceptance.faults.conftest import (
     Judged,
     until_unavailable,
 )
-from tests.acceptance.faults.proxy import Cut, Direction, Proxy
 from tests.acceptance.history.driver import Load, Plan, Shopper
 from tests.acceptance.history.operations import Call
+from tests.support.proxy import Cut, Direction, Proxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

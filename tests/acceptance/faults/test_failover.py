@@ -8,9 +8,9 @@ import pytest
 
 from tests.acceptance.conftest import MakeService, Service
 from tests.acceptance.faults.conftest import WITHOUT_DATABASE, Judged, Run, until_unavailable
-from tests.acceptance.faults.proxy import Proxy
 from tests.acceptance.faults.replication import Pair
 from tests.acceptance.history.operations import Call
+from tests.support.proxy import Proxy
 
 
 @pytest.fixture(scope="module")

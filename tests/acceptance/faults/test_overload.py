@@ -10,10 +10,10 @@ import pytest
 from tests.acceptance.conftest import MakeService
 from tests.acceptance.faults.conftest import BACK, Database, Judged
 from tests.acceptance.faults.processes import many_files, resident
-from tests.acceptance.faults.proxy import Proxy
 from tests.acceptance.history.driver import Load, Plan, Shopper
 from tests.acceptance.history.journeys import SHOPPING
 from tests.acceptance.history.operations import Call
+from tests.support.proxy import Proxy
 
 CLIENTS = 13_000
 """Who ask at the same time: some thousands more than may wait (10,000) or be saved at once (1,000)."""

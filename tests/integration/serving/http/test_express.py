@@ -15,7 +15,7 @@ from sales.connections import connection_info
 from sales.inventory import Inventory
 from sales.runtime import Runtime
 from tests.conftest import eventually
-from tests.integration.lanes import NEVER, Express, Lane, commits_held, connected, post, reasons, statuses
+from tests.support.lanes import NEVER, Express, Lane, commits_held, connected, post, reasons, statuses
 
 REFUSED = post("/purchase?code=" + NEVER, "Cookie: " + 500 * "x")
 

@@ -17,7 +17,7 @@ from django.test import Client
 from flashsale_project.access import strangers
 from flashsale_project.settings import env
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 LOGIN = "/admin/login/?next=/admin/"
 ORIGIN = "https://shop.example"
 SECRET = "sesame-0123456789"

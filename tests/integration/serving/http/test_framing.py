@@ -14,7 +14,7 @@ from flashsale_project.serving.http.heads import MAX_BODY, MAX_FIELDS
 from sales.models import Sale
 from sales.runtime import Runtime
 from tests.conftest import eventually
-from tests.integration.lanes import LANES, NEVER, Lane, connected, post, reasons, statuses, until
+from tests.support.lanes import LANES, NEVER, Lane, connected, post, reasons, statuses, until
 
 Connect = Callable[[], AbstractAsyncContextManager[Lane]]
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 IS_ROOT = os.geteuid() == 0
 PS = shutil.which("ps") or "/bin/ps"  # some tests empty the PATH
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 OTHER_PROCESS = """
 import sys
 from pathlib import Path

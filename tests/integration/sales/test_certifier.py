@@ -23,7 +23,7 @@ from sales.connections import connection_info
 from sales.models import Sale, SaleCertificate
 from sales.runtime import Runtime
 from tests.conftest import DEADLINE, eventually
-from tests.integration.lanes import LANES, Express, Stock, connected
+from tests.support.lanes import LANES, Express, Stock, connected
 
 # Only the tables of sales are emptied after each test.
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=["sales"])

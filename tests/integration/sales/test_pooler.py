@@ -14,7 +14,7 @@ from sales.exceptions import DatabaseUnavailable
 from sales.models import Sale
 from sales.runtime import Runtime
 from tests.conftest import DEADLINE, eventually
-from tests.pooler import pooler
+from tests.support.pooler import pooler
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from sales import services
 from sales.exceptions import IdempotencyKeyReused, ItemHeld
 from sales.runtime import Runtime
-from tests.integration.lanes import LANES, Lane, connected, post, reasons, statuses
+from tests.support.lanes import LANES, Lane, connected, post, reasons, statuses
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Workers = tuple[Runtime, Runtime]

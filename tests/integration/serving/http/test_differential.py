@@ -13,7 +13,7 @@ from sales.conf import SaleOptions
 from sales.connections import connection_info
 from sales.models import Sale
 from sales.runtime import Runtime
-from tests.integration.lanes import both
+from tests.support.lanes import both
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from sales.exceptions import (
 from sales.models import Sale
 from sales.runtime import Runtime
 from tests.conftest import eventually
-from tests.integration.lanes import commits_held
+from tests.support.lanes import commits_held
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 OpenWorker = Callable[[], Awaitable[Runtime]]

@@ -18,7 +18,7 @@ from flashsale_project.serving.supervisor import Supervisor, listen
 from tests import processes
 from tests.conftest import DEADLINE, eventually
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 START = 60
 """Seconds for workers to serve; only a deadline."""
 

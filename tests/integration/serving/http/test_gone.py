@@ -14,8 +14,8 @@ from flashsale_project.serving.http.protocol import LISTENING
 from sales.connections import connection_info
 from sales.runtime import Runtime
 from tests.conftest import eventually
-from tests.integration.lanes import LANES, Lane, commits_held, connected, post, statuses, until
-from tests.integration.test_protocol import PING, seconds_pass
+from tests.integration.serving.http.test_protocol import PING, seconds_pass
+from tests.support.lanes import LANES, Lane, commits_held, connected, post, statuses, until
 
 RECEIPT = post("/checkouts/00000040-0072-80d2-8b06-7bc5baa26c1e").replace(b"POST", b"GET")
 SLOW_RECEIPT = "SELECT 1 FROM pg_sleep(3600) AS slept WHERE slept IS NULL AND %s::uuid[] IS NOT NULL"

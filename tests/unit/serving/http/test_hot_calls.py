@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from flashsale_project.serving.http.express import HOT
 from flashsale_project.serving.http.heads import MAX_FIELDS
 from flashsale_project.serving.http.messages import Reader
-from tests.unit.test_messages import HEADERS, HOSTS, MANY, ours, value
+from tests.unit.serving.http.test_messages import HEADERS, HOSTS, MANY, ours, value
 
 HOT_LINES = st.sampled_from(
     [

@@ -10,7 +10,7 @@ from flashsale_project.serving.http.heads import MAX_HEADERS, MAX_LINE
 from flashsale_project.serving.http.protocol import FREE, REQUEST_TIMEOUT, WRITE_TIMEOUT, Protocol, budget
 from sales.runtime import Runtime
 from tests.conftest import eventually
-from tests.integration.lanes import (
+from tests.support.lanes import (
     KEEP_ALIVE,
     LANES,
     NEVER,

@@ -18,7 +18,7 @@ from sales.exceptions import Refusal
 from sales.models import Sale
 from sales.runtime import Runtime
 from tests.conftest import DEADLINE, eventually
-from tests.integration.lanes import (
+from tests.support.lanes import (
     LANES,
     Lane,
     commits_held,
