@@ -1,109 +1,17 @@
 """What clients are told, and whether it is true."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass, field
-from math import inf
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any
 from uuid import UUID
 
 from sales.exceptions import Refusal
-from sales.inventory import EXPIRY_MARGIN
 from sales.models import SaleItem
+from tests.simulation.calls import REASONS, Call, short, text
 from tests.simulation.checks import History
-from tests.simulation.database import Checkout, Item, Sale
-from tests.simulation.memory import Known, Memories
-
-STALE_AFTER = 1.2
-"""Seconds after which a worker knows what others did, where nothing fails."""
-
-CLOCK_ERROR = 0.05
-"""Seconds that its idea of the database's time may be wrong, where nothing fails."""
-
-TRY_AGAIN = ["draining", "overloaded", "database_unavailable"]
-CODE_REASONS = {"unknown_code", "checkout_expired", "already_purchased", *TRY_AGAIN}
-
-REASONS = {
-    "checkout": {
-        "invalid_parameter",
-        "item_held",
-        "item_sold",
-        "sold_out",
-        "all_held",
-        "user_limit",
-        "paused",
-        "no_sale",
-        "idempotency_key_reused",
-        "outcome_unknown",
-        *TRY_AGAIN,
-    },
-    "purchase": {*CODE_REASONS, "outcome_unknown"},
-    "release": {*CODE_REASONS, "outcome_unknown"},
-    "receipt": {"unknown_code", *TRY_AGAIN},
-    "status": {"no_sale", *TRY_AGAIN},
-}
-"""With what a call may be refused."""
-
-
-@dataclass(eq=False)
-class Call:
-    """One call of a client, and what came of it. Times are the database's."""
-
-    number: int
-    kind: str
-    worker: str
-    started_at: float
-    user_id: int | None = None
-    item_id: int | None = None
-    sale_id: int | None = None
-    code: UUID | None = None
-    key: str | None = None
-    left: bool = False
-    """Its client does not wait any more."""
-    answers: list[Any] = field(default_factory=list)
-    answered_at: float = inf
-    before: Any = None
-    """What was true when it was asked: the state of its code, or the items sold of each sale."""
-
-    @property
-    def unheard(self) -> bool:
-        """Whether something may have come of it that its client does not know of."""
-        return self.left or not self.answers or text(self.answers[0]) == "outcome_unknown"
-
-    def may_have(self, code: UUID) -> bool:
-        """Whether it was granted this code, for all that its client knows."""
-        if self.left or not self.answers:
-            return True
-        if text(self.answers[0]) == "outcome_unknown":
-            return self.answers[0].members.get("code") in (None, str(code))
-        return bool(self.answers[0] == code)
-
-    def __str__(self) -> str:
-        if self.kind == "checkout":
-            item = "any item" if self.item_id is None else f"item {self.item_id}"
-            key = f" with key {self.key}" if self.key else ""
-            return f"#{self.number} checkout of {item} by user {self.user_id}{key}"
-        what = f"sale {self.sale_id or 'now'}" if self.code is None else short(self.code)
-        return f"#{self.number} {self.kind} of {what}"
-
-
-CALL: ContextVar[Call] = ContextVar("call")
-"""The call that a service is called for."""
-
-
-def short(code: UUID) -> str:
-    """A code in a trace."""
-    return "…" + str(code)[-6:]
-
-
-def text(outcome: Any) -> str:
-    """An outcome in a trace: ``ok``, with the code if there is one, the reason of a refusal, or an error."""
-    if isinstance(outcome, Refusal):
-        return outcome.reason
-    if isinstance(outcome, UUID):
-        return f"ok {short(outcome)}"
-    return repr(outcome) if isinstance(outcome, BaseException) else "ok"
+from tests.simulation.memory import Memories
+from tests.simulation.refusals import Refusals
+from tests.simulation.rows import Checkout
 
 
 class Answers:
@@ -140,6 +48,25 @@ class Answers:
         self._bought: dict[UUID, Call] = {}
         self._over: dict[UUID, str] = {}
         """The last state of these codes, as receipts told it."""
+        self._done: dict[str, Callable[[Call, Any], None]] = {
+            "checkout": self._checkout,
+            "purchase": self._purchase,
+            "release": self._release,
+            "receipt": self._receipt,
+            "status": self._status,
+        }
+        """How the answer of each kind of call is checked where it was not refused."""
+        self._refused: dict[str, Callable[[Call, Refusal], None]] = {
+            **Refusals(history, self.memories, fair=fair).checks,
+            "database_unavailable": self._database_unavailable,
+            "outcome_unknown": self._outcome_unknown,
+            "idempotency_key_reused": self._idempotency_key_reused,
+            "overloaded": self._overloaded,
+            "unknown_code": self._unknown_code,
+            "checkout_expired": self._checkout_expired,
+            "already_purchased": self._already_purchased,
+        }
+        """How it is where it was, by the reason."""
 
     def check(self, call: Call, outcome: Any) -> None:
         """Check an answer."""
@@ -151,12 +78,12 @@ class Answers:
             assert outcome.reason in REASONS[call.kind], f"{call} was refused with {outcome.reason}"
             if outcome.status == 409 and call.key is not None:
                 self._check_not_granted_before(call, outcome)
-            if (check := getattr(self, f"_{outcome.reason}", None)) is not None:
+            if (check := self._refused.get(outcome.reason)) is not None:
                 check(call, outcome)
             return
         assert not isinstance(outcome, BaseException), f"{call} failed with {outcome!r}"
         self.outcomes[f"{call.kind} ok"] += 1
-        getattr(self, f"_{call.kind}")(call, outcome)
+        self._done[call.kind](call, outcome)
 
     def check_promises(self) -> None:
         """Whatever was promised is still true."""
@@ -327,66 +254,6 @@ class Answers:
 
     def _overloaded(self, call: Call, refusal: Refusal) -> None:
         assert self._short_queues or not self._fair, f"{call}: there was not much to do"
-
-    def _no_sale(self, call: Call, refusal: Refusal) -> None:
-        # There always is one; but a worker may not get to hear of the next in time.
-        assert call.sale_id not in (None, *self.database.sales) or not self._fair, f"{call}: there is one"
-
-    def _item_sold(self, call: Call, refusal: Refusal) -> None:
-        assert self._was_known(call, "sold"), f"{call}: it was not known to be sold"
-
-    def _sold_out(self, call: Call, refusal: Refusal) -> None:
-        assert any(all(item.state == "sold" for item in items) for _, items in self._known(call)), (
-            f"{call}: not all were known to be sold"
-        )
-
-    def _item_held(self, call: Call, refusal: Refusal) -> None:
-        assert self._was_known(call, "held"), f"{call}: it was not known to be held"
-
-    def _all_held(self, call: Call, refusal: Refusal) -> None:
-        assert any(all(item.state != "available" for item in items) for _, items in self._known(call)), (
-            f"{call}: some were known to be free"
-        )
-
-    def _user_limit(self, call: Call, refusal: Refusal) -> None:
-        assert any(
-            sum(item.user_id == call.user_id for item in items) >= sale.user_limit
-            for sale, items in self._known(call)
-        ), f"{call}: they were not known to have so many"
-
-    def _was_known(self, call: Call, state: str) -> bool:
-        """Whether the item that was asked for was known to be in this state."""
-        known = (item for _, items in self._known(call) for item in items)
-        return any((item.item_id, item.state) == (call.item_id, state) for item in known)
-
-    def _known(self, call: Call) -> Iterator[tuple[Sale, list[Item]]]:
-        """What its worker knew of a sale at some moment between question and answer.
-
-        Only what was committed and, where nothing fails, not too long ago; a hold that is over is no hold.
-        """
-        for memory in self.memories.of(call.worker):
-            for known in memory.known(call.started_at, call.answered_at):
-                for server in self.history.servers:  # it may have been any
-                    items = [
-                        self._item(memory.sale.id, item_id, known, server)
-                        for item_id in range(memory.sale.items)
-                    ]
-                    if None not in items:
-                        yield self.database.sales[memory.sale.id], cast("list[Item]", items)
-
-    def _item(self, sale_id: int, item_id: int, known: Known, server: int) -> Item | None:
-        """An item as a worker knew it on a server; ``None`` where it should have known better."""
-        version, versions = known.versions[item_id], self.history.of(sale_id, item_id, server)
-        if version >= len(versions):
-            return None
-        item, newer = versions[version].item, versions[version + 1 : version + 2]
-        if self._fair and newer and newer[0].at < known.since - STALE_AFTER:
-            return None
-        if self._fair and item.state == "held" and item.held_until is not None:
-            over_at = item.held_until + EXPIRY_MARGIN + CLOCK_ERROR
-            if over_at < known.since:
-                return Item(sale_id, item_id)
-        return item
 
     def _unknown_code(self, call: Call, refusal: Refusal) -> None:
         # One that nobody knew whether it was granted may still come to be.

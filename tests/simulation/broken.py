@@ -27,9 +27,12 @@ from sales.patience import Patience
 from sales.runtime import Runtime, Settlement, SettlementBatch
 from sales.services import _Call
 from sales.storage import Storage
-from tests.simulation.database import Database, Item, Transaction
-from tests.simulation.network import Server, Session, Weather
-from tests.simulation.scenario import BAD, ONE_LOSS, SLOW_END
+from tests.simulation.database import Database
+from tests.simulation.rows import Item
+from tests.simulation.server import Server
+from tests.simulation.session import Session
+from tests.simulation.transaction import Transaction
+from tests.simulation.weather import BAD, ONE_LOSS, SLOW_END, Weather
 
 R = TypeVar("R")
 Fault = Callable[[], AbstractContextManager[object]]

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from sales.inventory import AVAILABLE, EXPIRED, HELD, SOLD, Inventory
 from sales.models import SaleItem
-from tests.simulation.database import Database, Item, Tables
+from tests.simulation.database import Database
+from tests.simulation.rows import Item, Tables
 
 STATES = {AVAILABLE: "available", HELD: "held", EXPIRED: "held", SOLD: "sold"}
 

@@ -1,15 +1,10 @@
 """The standby of the model database: what it has of the commits of its primary."""
 
-from __future__ import annotations
-
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.simulation.database import Tables
+from tests.simulation.rows import Tables
 
 
 @dataclass(eq=False)

@@ -4,31 +4,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Self
 
-from tests.simulation.network import Weather
-
-CALM = Weather(latency=0.0005)
-FAIR = Weather(latency=0.002)
-ONE_LOSS = Weather(latency=0.002, batch_lost=0.3, read_lost=0.1, slow_end=0)
-SLOW_END = Weather(latency=0.005, overtaken=0.15, slow_end=1)
-BAD = [
-    Weather(latency=0.05),
-    Weather(latency=0.002, request_lost=0.05, answer_lost=0.05),
-    Weather(latency=0.01, answer_lost=0.2),
-    Weather(latency=0.002, refused=0.1),
-    Weather(latency=0.02, late_request=0.05, late_answer=0.1),
-    Weather(latency=0.005, overtaken=0.2),
-    Weather(latency=0.01, answer_lost=0.05, overtaken=0.2),
-    SLOW_END,
-    Weather(
-        latency=0.01,
-        request_lost=0.03,
-        answer_lost=0.05,
-        refused=0.03,
-        late_request=0.01,
-        late_answer=0.01,
-        overtaken=0.02,
-    ),
-]
+from tests.simulation.weather import BAD, FAIR, ONE_LOSS, Weather
 
 
 @dataclass(frozen=True, kw_only=True)

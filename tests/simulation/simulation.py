@@ -13,8 +13,10 @@ from unittest.mock import patch
 
 from sales.inventory import Hold, HoldBatch
 from sales.services import _CheckingOut
-from tests.simulation.answers import CALL, Answers
+from tests.simulation.answers import Answers
+from tests.simulation.calls import CALL
 from tests.simulation.loop import Trouble
+from tests.simulation.play import play
 from tests.simulation.worker import WORKER_TIME
 from tests.simulation.world import Trace, World
 
@@ -42,7 +44,7 @@ def simulate(seed: int, *, trace: Trace | None = None) -> Report:
     world = World(seed, trace)
     try:
         with _installed(world):
-            world.loop.run(world.play())
+            world.loop.run(play(world))
     except (AssertionError, Trouble) as what:
         raise Failure(seed, what) from what
     finally:

@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from sales import statements
-from tests.simulation.database import Checkout, Item, Key, Transaction, Wish
+from tests.simulation.rows import Checkout, Item, Key, Wish
+from tests.simulation.transaction import Transaction
 
 Rows = list[tuple[Any, ...]]
 Statement = Callable[[Transaction, Any], Coroutine[Any, Any, Rows]]

@@ -9,8 +9,8 @@ from random import Random, SystemRandom
 
 import pytest
 
-from tests.simulation.answers import REASONS
 from tests.simulation.broken import FAULTS, FAULTS_AFTER_FAILOVERS, FAULTS_AFTER_LOSSES
+from tests.simulation.calls import REASONS
 from tests.simulation.scenario import Scenario
 from tests.simulation.simulation import Failure, simulate
 

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 from sales.conf import SaleOptions
 from sales.inventory import Inventory
 from sales.runtime import Runtime
+from tests.simulation.connection import Pool
 from tests.simulation.loop import PROCESS, SimulatedLoop
-from tests.simulation.network import Pool, Server
+from tests.simulation.server import Server
 
 EPOCH = 1_800_000_000.0
 """The database's time at the beginning."""
