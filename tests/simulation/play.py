@@ -37,7 +37,7 @@ async def _rest(world: World) -> None:
     """Until the next action: not at all, for a while, or just about until a hold or a sale ends."""
     random, database = world.random, world.database
     number = random.random()
-    if number < 0.06:
+    if number < world.scenario.awaited:
         ends = [item.held_until for item in database.items.values() if item.state == "held"]
         ends += [sale.ends_at for sale in database.sales.values() if sale.ends_at < EPOCH + LONG / 2]
         coming = [end - world.now() for end in ends if end is not None and end > world.now()]

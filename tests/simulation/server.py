@@ -73,6 +73,11 @@ class Server:
         if self.random.random() < 0.3:
             await asyncio.sleep(self.latency())
 
+    async def write_to_disk(self) -> None:
+        """Take the time that a commit takes."""
+        if self.weather.commit:
+            await asyncio.sleep(self.random.expovariate(1 / self.weather.commit))
+
     def latency(self) -> float:
         """A time on the way."""
         return self.random.expovariate(1 / self.weather.latency)

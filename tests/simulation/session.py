@@ -162,6 +162,8 @@ class Session:
 
     async def _commit(self, transaction: Transaction, *, message: bool = False) -> None:
         """Commit it. If all goes well, nobody sees that before the standby has it, where there is one."""
+        if message or transaction.written.items:
+            await self.server.write_to_disk()
         standby = self.server.database.standby
         if standby is not None and (message or transaction.written.items):
             self._record = transaction.write_down()

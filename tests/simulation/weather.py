@@ -27,6 +27,8 @@ class Weather:
     """The same of any other statement, which never comes to the server then."""
     slow_end: float = 0.1
     """Not of a statement: a session goes on for long when it was told to end."""
+    commit: float = 0
+    """Seconds, on average, until a commit is on the disk, which nobody sees before; none where it is 0."""
 
     def fate(self, number: float) -> str:
         """What becomes of a statement that drew this number from 0 to 1."""
@@ -41,6 +43,8 @@ CALM = Weather(latency=0.0005)
 FAIR = Weather(latency=0.002)
 ONE_LOSS = Weather(latency=0.002, batch_lost=0.3, read_lost=0.1, slow_end=0)
 SLOW_END = Weather(latency=0.005, overtaken=0.15, slow_end=1)
+SLOW_COMMITS = Weather(latency=0.002, commit=0.4)
+"""Nothing fails, but commits take long beside short holds."""
 BAD = [
     Weather(latency=0.05),
     Weather(latency=0.002, request_lost=0.05, answer_lost=0.05),
