@@ -10,6 +10,7 @@ from sales.models import SaleItem
 from tests.simulation.calls import REASONS, Call, short, text
 from tests.simulation.checks import History
 from tests.simulation.memory import Memories
+from tests.simulation.promises import Promises
 from tests.simulation.refusals import Refusals
 from tests.simulation.rows import Checkout
 
@@ -46,8 +47,7 @@ class Answers:
         self._workers = workers
         self._granted: dict[UUID, Call] = {}
         self._bought: dict[UUID, Call] = {}
-        self._over: dict[UUID, str] = {}
-        """The last state of these codes, as receipts told it."""
+        self._promises = Promises(self.database, self.state)
         self._done: dict[str, Callable[[Call, Any], None]] = {
             "checkout": self._checkout,
             "purchase": self._purchase,
@@ -91,8 +91,7 @@ class Answers:
             assert self._row(code).user_id == call.user_id, f"{call}: now it is {self._row(code)}"
         for code in self._bought:
             self._check_bought(code)
-        for code, state in self._over.items():
-            assert self.state(code) == state, f"{self._row(code)} was told to be {state}"
+        self._promises.check()
 
     def check_accounts(self) -> None:
         """Whatever was done was told to who asked for it: nothing came of a call that was refused.
@@ -118,10 +117,13 @@ class Answers:
 
     def _is_over(self, call: Call, checkout: Checkout) -> bool:
         """Whether this hold, of which nobody was told, had come and gone before its call was answered."""
-        versions = self.history.of(checkout.sale_id, checkout.item_id)
-        came_at = next(version.at for version in versions if version.item.code == checkout.code)
-        over_at = max(came_at, checkout.expires_at)
+        over_at = max(self._came_at(checkout), checkout.expires_at)
         return checkout.state == "expired" and over_at <= call.answered_at
+
+    def _came_at(self, checkout: Checkout) -> float:
+        """When a hold was there for all."""
+        versions = self.history.of(checkout.sale_id, checkout.item_id)
+        return next(version.at for version in versions if version.item.code == checkout.code)
 
     def _of(self, kind: str, code: UUID) -> list[Call]:
         return [call for call in self.calls if (call.kind, call.code) == (kind, code)]
@@ -156,6 +158,7 @@ class Answers:
         checkout = self._row(code)
         used = self.database.keys.get((checkout.sale_id, call.user_id, call.key))
         assert used == (call.item_id, code), f"{call} was told {short(code)}, the key was used for {used}"
+        self._promises.use(checkout.sale_id, call.user_id, call.key)
         first = self.tried[code]
         if first is call:
             return code in self._granted
@@ -169,12 +172,15 @@ class Answers:
         return call.user_id, call.item_id, call.key
 
     def _check_not_granted_before(self, call: Call, refusal: Refusal) -> None:
-        """Whoever was granted something and asks for it again, in the same sale, is not refused."""
-        for code, first in self._granted.items():
-            sale = self.database.sales[self._row(code).sale_id]
+        """Whoever was granted something and asks for it again, in the same sale, is not refused.
+
+        Whether they heard of it or not.
+        """
+        for (sale_id, *who), (item_id, code) in self.database.keys.items():
+            sale = self.database.sales[sale_id]
             same = sale.starts_at < call.started_at - 0.1 and call.answered_at + 0.1 < sale.ends_at
-            asked_again = self._asked(first) == self._asked(call) and first.answered_at < call.started_at
-            assert not (same and asked_again), f"{call}: {first} was granted {short(code)}"
+            if same and (*who, item_id) == (call.user_id, call.key, call.item_id):
+                assert self._came_at(self._row(code)) > call.started_at, f"{call}: {short(code)} was granted"
 
     def _check_hold(self, call: Call, checkout: Checkout) -> None:
         assert checkout.user_id == call.user_id, f"{call} was told the code of another: {checkout}"
@@ -201,7 +207,9 @@ class Answers:
         assert item.user_id == checkout.user_id, f"{item} was told to be sold by {checkout}"
 
     def _release(self, call: Call, answer: UUID | None) -> None:
+        assert call.code is not None
         assert self.state(call.code) == "released", f"{call}: it is {self.state(call.code)}"
+        self._promises.state(call, call.code, "released")
 
     def _receipt(self, call: Call, receipt: Any) -> None:
         assert call.code is not None
@@ -213,7 +221,7 @@ class Answers:
             states.add("expired")  # the purchase began before the end of the hold, and the reading after it
         assert receipt.state in states, f"{call} was told {receipt.state} of {states}"
         if receipt.state != "held":
-            self._over[call.code] = receipt.state
+            self._promises.state(call, call.code, receipt.state)
 
     def _status(self, call: Call, status: Any) -> None:
         counts = status.sold, status.held, status.available
@@ -249,8 +257,12 @@ class Answers:
     def _idempotency_key_reused(self, call: Call, refusal: Refusal) -> None:
         assert call.user_id is not None
         assert call.key is not None
-        uses = [self.database.keys.get((sale_id, call.user_id, call.key)) for sale_id in self.database.sales]
-        assert any(use is not None and use[0] != call.item_id for use in uses), f"{call}: it was not"
+        ids = [(sale_id, call.user_id, call.key) for sale_id in self.database.sales]
+        uses = {id_: self.database.keys[id_] for id_ in ids if id_ in self.database.keys}
+        others = [id_ for id_, (item_id, _) in uses.items() if item_id != call.item_id]
+        assert others, f"{call}: it was not"
+        if len(others) == 1:
+            self._promises.use(*others[0])
 
     def _overloaded(self, call: Call, refusal: Refusal) -> None:
         assert self._short_queues or not self._fair, f"{call}: there was not much to do"
@@ -258,11 +270,18 @@ class Answers:
     def _unknown_code(self, call: Call, refusal: Refusal) -> None:
         # One that nobody knew whether it was granted may still come to be.
         assert call.before is None, f"{call}: it was {call.before}"
+        assert call.code is not None
+        self._promises.unknown(call, call.code)
 
     def _checkout_expired(self, call: Call, refusal: Refusal) -> None:
-        assert self.state(call.code) in ("expired", "released"), f"{call}: it is {self.state(call.code)}"
+        assert call.code is not None
+        state = refusal.members["state"]
+        assert state in ("expired", "released"), f"{call} was told that it is {state}"
+        assert self.state(call.code) == state, f"{call}: it is {self.state(call.code)}"
+        self._promises.state(call, call.code, state)
 
     def _already_purchased(self, call: Call, refusal: Refusal) -> None:
         assert self.state(call.code) == "purchased", f"{call}: it is {self.state(call.code)}"
         receipt = refusal.members["receipt"]
         assert (receipt.code, receipt.state) == (call.code, "purchased"), f"{call} was told {receipt}"
+        self._promises.state(call, receipt.code, "purchased")

@@ -15,6 +15,7 @@ from batching.batch import Batch
 from sales.connections import Connection, Connections, Lost
 from sales.exceptions import (
     AllHeld,
+    CheckoutExpired,
     DatabaseUnavailable,
     IdempotencyKeyReused,
     ItemHeld,
@@ -24,9 +25,9 @@ from sales.exceptions import (
 )
 from sales.inventory import HELD, Hold, HoldBatch, Inventory, ItemRow, Key, SaleFacts
 from sales.patience import Patience
-from sales.runtime import Runtime, Settlement, SettlementBatch
+from sales.runtime import Runtime, Settlement, SettlementBatch, _why
 from sales.services import _Call
-from sales.storage import Storage
+from sales.storage import Receipt, Storage
 from tests.simulation.database import Database
 from tests.simulation.rows import Item
 from tests.simulation.server import Server
@@ -90,6 +91,15 @@ def _sold_for_held(
     refusal = _refusal(inventory, user_id, item_id, now)
     held = item_id is not None and item_id < inventory.sale.items and inventory._states[item_id] == HELD
     return ItemSold if held else refusal
+
+
+def _come_late(inventory: Inventory, now: float) -> AllHeld:
+    return AllHeld(retry_after=inventory.sale.checkout_ttl + 1)
+
+
+def _expired(receipt: Receipt | None) -> Refusal:
+    refusal = _why(receipt)
+    return CheckoutExpired(state="expired") if isinstance(refusal, CheckoutExpired) else refusal
 
 
 _hold = HoldBatch.hold
@@ -244,6 +254,10 @@ FAULTS: dict[str, Fault] = {
     "what failed too often is called held": lambda: patch.multiple(
         "sales.services", MAX_STALE=1, Overloaded=ItemHeld
     ),
+    "who comes for the next free item is sent away for too long": lambda: patch.object(
+        Inventory, "all_held", _come_late
+    ),
+    "what was given back is told to be expired": lambda: patch("sales.runtime._why", _expired),
     "what a batch hopes for is held": lambda: _refuse_for_hopes(ItemHeld),
     "what a batch hopes for leaves nothing free": lambda: _refuse_for_hopes(AllHeld),
     "what a batch hopes for counts towards the limit": lambda: _refuse_for_hopes(UserLimit),

@@ -1,6 +1,7 @@
 """What a worker refused from what it knew, held against what it knew."""
 
 from collections.abc import Callable, Iterator
+from math import ceil
 from typing import cast
 
 from sales.exceptions import Refusal
@@ -51,9 +52,15 @@ class Refusals:
         assert self._was_known(call, "held"), f"{call}: it was not known to be held"
 
     def _all_held(self, call: Call, refusal: Refusal) -> None:
-        assert any(all(item.state != "available" for item in items) for _, items in self._known(call)), (
-            f"{call}: some were known to be free"
-        )
+        held = [items for _, items in self._known(call) if all(item.state != "available" for item in items)]
+        assert held, f"{call}: some were known to be free"
+        if self._fair:
+            seconds = refusal.retry_after or 0
+            ends = [end for items in held if (end := _first_end(items)) is not None]
+            soonest, latest = call.answered_at + CLOCK_ERROR, call.started_at - CLOCK_ERROR
+            assert any(
+                max(1, ceil(end - soonest)) <= seconds <= max(1, ceil(end - latest)) for end in ends
+            ), f"{call} was told to wait for {seconds} s, and the first hold ends at one of {ends}"
 
     def _user_limit(self, call: Call, refusal: Refusal) -> None:
         assert any(
@@ -94,3 +101,9 @@ class Refusals:
             if over_at < known.since:
                 return Item(sale_id, item_id)
         return item
+
+
+def _first_end(items: list[Item]) -> float | None:
+    """When the first of these holds is over for a worker, if there is one."""
+    ends = [item.held_until for item in items if item.state == "held" and item.held_until is not None]
+    return min(ends) + EXPIRY_MARGIN if ends else None
