@@ -10,7 +10,7 @@ from sales.models import SaleItem
 from tests.simulation.calls import REASONS, Call, short, text
 from tests.simulation.checks import History
 from tests.simulation.memory import Memories
-from tests.simulation.promises import Promises
+from tests.simulation.promises import Promises, Taken
 from tests.simulation.refusals import Refusals
 from tests.simulation.rows import Checkout
 
@@ -19,7 +19,8 @@ class Answers:
     """All calls, and the check of every answer at the moment it is given.
 
     ``workers``: from whom each batch of purchases came. ``fair``: nothing ever fails; ``kind``: nothing that
-    cannot be made up for. ``short_queues``: a queue may be full.
+    cannot be made up for; ``steady``: nothing, though it may take long. ``short_queues``: a queue may be
+    full.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Answers:
         *,
         fair: bool,
         kind: bool,
+        steady: bool,
         short_queues: bool,
     ) -> None:
         self.history = history
@@ -39,6 +41,7 @@ class Answers:
         self.memories = Memories(self.database.clock)
         self._fair = fair
         self._kind = kind
+        self._steady = steady
         self._short_queues = short_queues
         self.tried: dict[UUID, Call] = {}
         """The checkouts that these codes were made for."""
@@ -139,8 +142,13 @@ class Answers:
 
     def sold(self, sale_id: int) -> int:
         """How many items of a sale are sold."""
-        items = (item for item in self.database.items.values() if item.sale_id == sale_id)
-        return sum(item.state == "sold" for item in items)
+        return self.taken(sale_id).sold
+
+    def taken(self, sale_id: int) -> Taken:
+        """What is sold of a sale, and held."""
+        items = [item for item in self.database.items.values() if item.sale_id == sale_id]
+        held = [item.code for item in items if item.state == "held" and item.code is not None]
+        return Taken(sum(item.state == "sold" for item in items), held)
 
     # --- what was granted
 
@@ -228,8 +236,10 @@ class Answers:
         assert min(counts) >= 0, f"{call} was told {counts}"
         assert sum(counts) == status.sale.items, f"{call} was told {counts} of {status.sale.items}"
         sold = self.sold(status.sale.id) if len(self.history.servers) == 1 else status.sale.items
-        before = call.before[status.sale.id] if self._fair else 0
+        before = call.before[status.sale.id].sold if self._fair else 0
         assert before <= status.sold <= sold, f"{call} was told {status.sold} sold of {before} to {sold}"
+        if self._steady and not self._short_queues:
+            self._promises.counts(call, status.sale.id, status.sold + status.held)
 
     def _row(self, code: UUID) -> Checkout:
         assert code in self.database.checkouts, f"{short(code)} is no row"

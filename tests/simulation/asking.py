@@ -55,8 +55,8 @@ class Asking:
 
     def status(self, worker: Worker, sale_id: int | None) -> Call:
         """Ask for the counts of a sale."""
-        sold = {sale: self._world.answers.sold(sale) for sale in self._world.database.sales}
-        call = self._call(worker, "status", sale_id=sale_id, before=sold)
+        taken = {sale: self._world.answers.taken(sale) for sale in self._world.database.sales}
+        call = self._call(worker, "status", sale_id=sale_id, before=taken)
         self._wait_for(worker, call, partial(services.status, worker.runtime, sale_id=sale_id))
         return call
 

@@ -51,7 +51,7 @@ class Call:
     answers: list[Any] = field(default_factory=list)
     answered_at: float = inf
     before: Any = None
-    """What was true when it was asked: the state of its code, or the items sold of each sale."""
+    """What was true when it was asked: the state of its code, or what is taken of each sale."""
 
     @property
     def unheard(self) -> bool:

@@ -89,3 +89,8 @@ class Scenario:
     def kind(self) -> bool:
         """Whether nothing fails that the service cannot make up for, so that nobody needs to be let down."""
         return not self.trouble and self.weather in (FAIR, ONE_LOSS)
+
+    @property
+    def steady(self) -> bool:
+        """Whether nothing ever fails, but commits may take long."""
+        return self.weather in (FAIR, SLOW_COMMITS) and not self.trouble and not self.stalls

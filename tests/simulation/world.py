@@ -42,6 +42,7 @@ class World:
             self.server.batches,
             fair=scenario.fair,
             kind=scenario.kind,
+            steady=scenario.steady,
             short_queues=scenario.max_pending < scenario.actions,
         )
         self.workers: list[Worker] = []
