@@ -21,77 +21,6 @@ logger = logging.getLogger(__name__)
 EXAMPLES = 5
 """Offending rows that are shown for a broken invariant."""
 
-# Each query finds the rows that break the invariant, as readable text.
-INVARIANTS = {
-    "every item from 0 to N-1 exists once: sold + held + available = items": """
-        SELECT format('%%s items of %%s, numbered %%s to %%s',
-                      count(item_id), sale.items, min(item_id), max(item_id))
-        FROM sales_sale AS sale LEFT JOIN sales_saleitem AS item ON item.sale_id = sale.id
-        WHERE sale.id = %(sale)s GROUP BY sale.items
-        HAVING count(item_id) <> sale.items OR count(DISTINCT item_id) <> sale.items
-            OR min(item_id) <> 0 OR max(item_id) <> sale.items - 1
-            OR count(*) FILTER (WHERE state IN ('sold', 'held', 'available')) <> sale.items
-    """,
-    "an item is purchased at most once": """
-        SELECT format('item %%s was purchased %%s times', item_id, count(*))
-        FROM sales_checkout WHERE sale_id = %(sale)s AND state = 'purchased'
-        GROUP BY item_id HAVING count(*) > 1
-    """,
-    "every sold item has exactly its purchased checkout, of the same user": """
-        SELECT format('item %%s is sold to user %%s by %%s', item.item_id, item.user_id, item.code)
-        FROM sales_saleitem AS item WHERE sale_id = %(sale)s AND state = 'sold' AND NOT EXISTS (
-            SELECT FROM sales_checkout AS checkout
-            WHERE checkout.code = item.code AND checkout.state = 'purchased'
-              AND checkout.sale_id = item.sale_id AND checkout.item_id = item.item_id
-              AND checkout.user_id = item.user_id AND checkout.purchased_at = item.purchased_at)
-    """,
-    "every purchased checkout is of an item sold by it": """
-        SELECT format('checkout %%s of item %%s is purchased', checkout.code, checkout.item_id)
-        FROM sales_checkout AS checkout WHERE sale_id = %(sale)s AND state = 'purchased' AND NOT EXISTS (
-            SELECT FROM sales_saleitem AS item
-            WHERE item.sale_id = checkout.sale_id AND item.item_id = checkout.item_id
-              AND item.state = 'sold' AND item.code = checkout.code)
-    """,
-    "every held item has exactly its held checkout, of the same user and until the same time": """
-        SELECT format('item %%s is held by user %%s by %%s', item.item_id, item.user_id, item.code)
-        FROM sales_saleitem AS item WHERE sale_id = %(sale)s AND state = 'held' AND NOT EXISTS (
-            SELECT FROM sales_checkout AS checkout
-            WHERE checkout.code = item.code AND checkout.state = 'held'
-              AND checkout.sale_id = item.sale_id AND checkout.item_id = item.item_id
-              AND checkout.user_id = item.user_id AND checkout.expires_at = item.held_until)
-    """,
-    "every held checkout is of an item held by it": """
-        SELECT format('checkout %%s of item %%s is held', checkout.code, checkout.item_id)
-        FROM sales_checkout AS checkout WHERE sale_id = %(sale)s AND state = 'held' AND NOT EXISTS (
-            SELECT FROM sales_saleitem AS item
-            WHERE item.sale_id = checkout.sale_id AND item.item_id = checkout.item_id
-              AND item.state = 'held' AND item.code = checkout.code)
-    """,
-    "each user's allowance is what they hold and have bought": """
-        SELECT format('user %%s: allowance %%s, items %%s', user_id, coalesce(taken, 0), coalesce(items, 0))
-        FROM (SELECT user_id, taken FROM sales_allowance WHERE sale_id = %(sale)s) AS allowance
-        FULL JOIN (SELECT user_id, count(*) AS items FROM sales_saleitem
-                   WHERE sale_id = %(sale)s AND state <> 'available' GROUP BY user_id) AS owned
-            USING (user_id)
-        WHERE coalesce(taken, 0) <> coalesce(items, 0)
-    """,
-    "no user has more than the limit": """
-        SELECT format('user %%s has %%s of %%s',
-                      user_id, greatest(allowance.taken, owned.items), sale.user_limit)
-        FROM (SELECT user_id, taken FROM sales_allowance WHERE sale_id = %(sale)s) AS allowance
-        FULL JOIN (SELECT user_id, count(*) AS items FROM sales_saleitem
-                   WHERE sale_id = %(sale)s AND state <> 'available' GROUP BY user_id) AS owned
-            USING (user_id)
-        JOIN sales_sale AS sale ON sale.id = %(sale)s
-        WHERE greatest(allowance.taken, owned.items) > sale.user_limit
-    """,
-    "no purchase after its hold expired": """
-        SELECT format('checkout %%s expired %%s, purchased %%s', code, expires_at, purchased_at)
-        FROM sales_checkout WHERE sale_id = %(sale)s AND state = 'purchased'
-          AND (purchased_at >= expires_at OR purchased_at < created_at)
-    """,
-}
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
@@ -159,34 +88,17 @@ def certify(sale: Sale) -> Certificate:
     """
     findings = []
     with transaction.atomic(), connection.cursor() as cursor:
-        # The invariants must be judged on one and the same state.
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        # Tables that were filled a moment ago have no statistics yet. The planner then takes them for tiny,
-        # and compares every item with every checkout: ten seconds for 10,000 of them.
-        cursor.execute("SET LOCAL enable_nestloop TO off")
-        # One core is enough, the others sell; compiling the plans takes longer than running them.
-        cursor.execute("SET LOCAL max_parallel_workers_per_gather TO 0; SET LOCAL jit TO off")
-        cursor.execute(
-            """SELECT now(), count(*) FILTER (WHERE state = 'sold'),
-                      count(*) FILTER (WHERE state = 'held' AND held_until > now()),
-                      count(*) FILTER (WHERE state = 'held' AND held_until <= now()),
-                      count(*) FILTER (WHERE state = 'available'),
-                      count(DISTINCT user_id) FILTER (WHERE state = 'sold')
-               FROM sales_saleitem WHERE sale_id = %s""",
-            [sale.pk],
-        )
+        cursor.execute(statements.SNAPSHOT)
+        cursor.execute(statements.ITEM_COUNTS, {"sale": sale.pk})
         issued_at, sold, held, expired, available, users = cursor.fetchone()
-        for invariant, query in INVARIANTS.items():
-            cursor.execute(
-                f"SELECT text, count(*) OVER () FROM ({query}) AS broken (text) LIMIT {EXAMPLES}",  # noqa: S608
-                {"sale": sale.pk},
-            )
+        for invariant, statement in statements.INVARIANTS.items():
+            cursor.execute(statement, {"sale": sale.pk, "examples": EXAMPLES})
             rows = cursor.fetchall()
             findings.append(
                 Finding(
                     invariant=invariant,
-                    broken=rows[0][1] if rows else 0,
-                    examples=[text for text, _ in rows],
+                    broken=max((broken for _, broken in rows), default=0),
+                    examples=[example for example, _ in rows],
                 )
             )
     return Certificate(
@@ -238,7 +150,7 @@ def issue_all(sale_ids: Collection[int], go_on: Callable[[], bool]) -> None:
     Raises Django's database errors.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(hashtext('flashsale certificate'))")
+        cursor.execute(statements.TRY_LOCK_CERTIFICATES)
         if not cursor.fetchone()[0]:
             return
     for sale in Sale.objects.filter(pk__in=sale_ids, closed=False):

@@ -7,17 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 from django.db import connection, transaction
 
-from sales.codes import MAX_ITEMS
+from sales import statements
 from sales.conf import SaleOptions
 from sales.models import Sale
 
 logger = logging.getLogger(__name__)
-
-_ITEMS = f"""
-    INSERT INTO sales_saleitem (id, sale_id, item_id, state, version)
-    SELECT %s::bigint * {MAX_ITEMS} + number, %s, number, 'available', 0
-    FROM generate_series(0, %s - 1) AS number
-"""  # noqa: S608
 
 
 def rotate(options: SaleOptions) -> list[Sale]:
@@ -30,8 +24,8 @@ def rotate(options: SaleOptions) -> list[Sale]:
     created = []
     with transaction.atomic(), connection.cursor() as cursor:
         # One at a time: whoever comes second finds what the first has made.
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('flashsale rotation'))")
-        cursor.execute("SELECT clock_timestamp()")
+        cursor.execute(statements.LOCK_ROTATION)
+        cursor.execute(statements.MOMENT)
         moment: datetime = cursor.fetchone()[0]
         for _ in ("current", "next"):
             sale = Sale.objects.at(moment).first()
@@ -63,7 +57,7 @@ def kept(options: SaleOptions) -> list[Kept]:
     Time is the database's. Raises Django's database errors.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
+        cursor.execute(statements.MOMENT)
         moment: datetime = cursor.fetchone()[0]
     found = []
     names = ("items", "user_limit", "checkout_ttl", "starts_at", "ends_at")
@@ -79,7 +73,7 @@ def create_sale(sale: Sale) -> Sale:
     """Insert a sale with all its items. Raises Django's `IntegrityError` where it would overlap another."""
     with transaction.atomic(), connection.cursor() as cursor:
         sale.save(force_insert=True)
-        cursor.execute(_ITEMS, [sale.pk, sale.pk, sale.items])
+        cursor.execute(statements.ITEMS, [sale.pk, sale.pk, sale.items])
     return sale
 
 

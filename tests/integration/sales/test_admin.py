@@ -19,11 +19,12 @@ from django.test.utils import CaptureQueriesContext
 
 from sales import __version__
 from sales import admin as sales_admin
-from sales.certificate import INVARIANTS, issue
+from sales.certificate import issue
 from sales.codes import MAX_ITEMS, MAX_SALE_ID, first_code, new_code
 from sales.conf import SaleOptions
 from sales.models import Allowance, Checkout, Sale, SaleCertificate, SaleItem
 from sales.rotation import create_sale, rotate
+from sales.statements import INVARIANTS
 
 pytestmark = pytest.mark.django_db
 

@@ -14,12 +14,13 @@ import pytest
 from django.db import connection, models
 
 from sales import services
-from sales.certificate import INVARIANTS, Certificate, certify
+from sales.certificate import Certificate, certify
 from sales.codes import MAX_ITEMS, new_code
 from sales.conf import SaleOptions
 from sales.connections import connection_info
 from sales.models import Allowance, Checkout, Sale, SaleItem
 from sales.runtime import Runtime
+from sales.statements import INVARIANTS
 from tests.conftest import DEADLINE
 
 # Only the tables of sales are emptied after each test.

@@ -17,11 +17,12 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connection
 
 from sales import __version__, metrics, services
-from sales.certificate import INVARIANTS, certify, issue, issue_all
+from sales.certificate import certify, issue, issue_all
 from sales.conf import SaleOptions
 from sales.connections import connection_info
 from sales.models import Sale, SaleCertificate
 from sales.runtime import Runtime
+from sales.statements import INVARIANTS
 from tests.conftest import DEADLINE, eventually
 from tests.support.lanes import LANES, Express, Stock, connected
 

@@ -20,11 +20,12 @@ from django.db.utils import ConnectionHandler
 from django.test import override_settings
 
 from sales import __version__, services
-from sales.certificate import INVARIANTS, certify
+from sales.certificate import certify
 from sales.conf import LIMITS, SaleOptions
 from sales.connections import connection_info
 from sales.models import Sale
 from sales.runtime import Runtime
+from sales.statements import INVARIANTS
 
 # Only the tables of sales are emptied after each test.
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=["sales"])

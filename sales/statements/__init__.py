@@ -1,0 +1,76 @@
+"""All SQL of the service, each statement by its name: no other module has any."""
+
+from sales.statements.certificate import INVARIANTS, ITEM_COUNTS, SNAPSHOT
+from sales.statements.locks import (
+    LOCK_MIGRATION,
+    LOCK_ROTATION,
+    TRY_LOCK,
+    TRY_LOCK_CERTIFICATES,
+    UNLOCK_MIGRATION,
+)
+from sales.statements.parts import CONFIRMED, SALE
+from sales.statements.reads import (
+    BOUGHT,
+    CERTIFICATES,
+    CHANGES,
+    COUNTS,
+    HELD,
+    KEYED,
+    LIVE,
+    LOAD,
+    OVER_LIMIT,
+    RECEIPT,
+    STARTED,
+    UNCERTIFIED,
+)
+from sales.statements.rotation import ITEMS, MOMENT
+from sales.statements.sessions import (
+    AWAITING_STANDBY,
+    CLOCK,
+    END_SESSION,
+    PID,
+    READ_ONLY,
+    SESSION,
+    SETTINGS,
+    VERSION,
+)
+from sales.statements.writes import PURCHASE, RELEASE, SWEEP, hold
+
+__all__ = [
+    "AWAITING_STANDBY",
+    "BOUGHT",
+    "CERTIFICATES",
+    "CHANGES",
+    "CLOCK",
+    "CONFIRMED",
+    "COUNTS",
+    "END_SESSION",
+    "HELD",
+    "INVARIANTS",
+    "ITEMS",
+    "ITEM_COUNTS",
+    "KEYED",
+    "LIVE",
+    "LOAD",
+    "LOCK_MIGRATION",
+    "LOCK_ROTATION",
+    "MOMENT",
+    "OVER_LIMIT",
+    "PID",
+    "PURCHASE",
+    "READ_ONLY",
+    "RECEIPT",
+    "RELEASE",
+    "SALE",
+    "SESSION",
+    "SETTINGS",
+    "SNAPSHOT",
+    "STARTED",
+    "SWEEP",
+    "TRY_LOCK",
+    "TRY_LOCK_CERTIFICATES",
+    "UNCERTIFIED",
+    "UNLOCK_MIGRATION",
+    "VERSION",
+    "hold",
+]

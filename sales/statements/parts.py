@@ -1,0 +1,43 @@
+"""Pieces that several statements are put together from."""
+
+from sales import inventory
+from sales.models import Checkout, SaleItem
+
+# The states, as the tables have them.
+ITEM_AVAILABLE = f"'{SaleItem.State.AVAILABLE}'"
+ITEM_HELD = f"'{SaleItem.State.HELD}'"
+ITEM_SOLD = f"'{SaleItem.State.SOLD}'"
+CHECKOUT_HELD = f"'{Checkout.State.HELD}'"
+CHECKOUT_PURCHASED = f"'{Checkout.State.PURCHASED}'"
+CHECKOUT_EXPIRED = f"'{Checkout.State.EXPIRED}'"
+CHECKOUT_RELEASED = f"'{Checkout.State.RELEASED}'"
+
+HELD_UNTIL = "extract(epoch FROM held_until)::float8 AS held_until"
+
+# The columns of `sales.inventory.ItemRow`, in its order.
+ITEM = f"""item_id, version,
+           CASE state WHEN {ITEM_HELD} THEN {inventory.HELD} WHEN {ITEM_SOLD} THEN {inventory.SOLD}
+                      ELSE {inventory.AVAILABLE} END AS state,
+           user_id, {HELD_UNTIL}"""
+
+# A column of each statement from whose rows something is told as done. Where there are synchronous standbys,
+# a statement that found any rows writes a message, so that its own commit waits for a standby; and standbys
+# get commits in their order, so when it returns they have all that it saw. That a row can be seen is not
+# enough: once its session was kept from waiting, by an operator, a time limit or a restart, it is seen on
+# this server alone, and a failover undoes it.
+CONFIRMED = """(SELECT pg_logical_emit_message(true, 'flashsale', '')
+                WHERE current_setting('synchronous_standby_names') <> '')"""
+
+# Which server this is. It is told from any other, and from itself before a restart, by when it was started;
+# and from itself before the crash of one of its processes, which does not change that, by where it recovered
+# to. Rows may have gone back in the one case, and ids of transactions are given again in all of them.
+SERVER = """hashtextextended(concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
+                                       pg_last_wal_replay_lsn()), 0)"""
+
+# The columns of `sales.inventory.SaleFacts`, by its names.
+SALE = """SELECT id, extract(epoch FROM starts_at)::float8 AS starts_at,
+                  extract(epoch FROM ends_at)::float8 AS ends_at,
+                  items, user_limit, checkout_ttl, paused FROM sales_sale"""
+
+# Five seconds more: for a hold taken in the last moment, and its sweep.
+OVER_AT = "ends_at + make_interval(secs => checkout_ttl + 5)"
