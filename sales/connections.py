@@ -120,7 +120,7 @@ def is_pooled(conninfo: str) -> bool:
 
 
 def _pid(connection: psycopg.Connection[Any]) -> int:
-    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    row = connection.execute(statements.PID).fetchone()
     return int(row[0]) if row else 0
 
 

@@ -116,7 +116,7 @@ class Storage:
                 raise DatabaseUnavailable("The database takes no writes.")
             offset = await _clock_offset(connection)
             facts = connection.cursor(row_factory=namedtuple_row)
-            await facts.execute(statements.SALE + statements.LIVE)
+            await facts.execute(statements.LIVE_SALES)
             return server, offset, [SaleFacts(**row._asdict()) for row in await facts.fetchall()]
 
         return await self._connections.read(look)
@@ -239,7 +239,7 @@ class Storage:
         async def sweep(connection: Connection) -> Changed:
             rows: list[tuple[Any, ...]] = []
             async with connection.transaction():
-                cursor = await connection.execute(statements.TRY_LOCK, [sale_id])
+                cursor = await connection.execute(statements.TRY_LOCK_SWEEP, [sale_id])
                 if await cursor.fetchone() == (True,):
                     cursor = await connection.execute(statements.SWEEP, {"sale": sale_id})
                     rows = await cursor.fetchall()
@@ -313,12 +313,7 @@ class Storage:
     async def _over_limit(self, sale_id: int, wanted: list[Hold]) -> set[int]:
         """The users whom these holds would take over their limit."""
         rows = await self._rows(
-            """SELECT wanted.user_id FROM sales_sale AS sale, unnest(%s::bigint[]) AS wanted (user_id)
-               LEFT JOIN sales_allowance AS allowance
-                   ON allowance.user_id = wanted.user_id AND allowance.sale_id = %s
-               WHERE sale.id = %s
-               GROUP BY wanted.user_id, allowance.taken, sale.user_limit
-               HAVING count(*) + coalesce(allowance.taken, 0) > sale.user_limit""",
+            statements.OVER_LIMIT,
             [[hold.user_id for hold in wanted], sale_id, sale_id],
         )
         return {user_id for (user_id,) in rows}
@@ -327,7 +322,7 @@ class Storage:
 async def _clock_offset(connection: Connection) -> float:
     """The seconds to add to `time.monotonic` for the database's time; half a round trip may be wrong."""
     before = time.monotonic()
-    cursor = await connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8")
+    cursor = await connection.execute(statements.CLOCK)
     after = time.monotonic()
     (now,) = await cursor.fetchone() or (0.0,)
     return float(now) - (before + after) / 2

@@ -4,11 +4,11 @@ from sales.statements.certificate import INVARIANTS, ITEM_COUNTS, SNAPSHOT
 from sales.statements.locks import (
     LOCK_MIGRATION,
     LOCK_ROTATION,
-    TRY_LOCK,
     TRY_LOCK_CERTIFICATES,
+    TRY_LOCK_SWEEP,
     UNLOCK_MIGRATION,
 )
-from sales.statements.parts import CONFIRMED, SALE
+from sales.statements.parts import CONFIRMED
 from sales.statements.reads import (
     BOUGHT,
     CERTIFICATES,
@@ -16,7 +16,7 @@ from sales.statements.reads import (
     COUNTS,
     HELD,
     KEYED,
-    LIVE,
+    LIVE_SALES,
     LOAD,
     OVER_LIMIT,
     RECEIPT,
@@ -50,7 +50,7 @@ __all__ = [
     "ITEMS",
     "ITEM_COUNTS",
     "KEYED",
-    "LIVE",
+    "LIVE_SALES",
     "LOAD",
     "LOCK_MIGRATION",
     "LOCK_ROTATION",
@@ -61,14 +61,13 @@ __all__ = [
     "READ_ONLY",
     "RECEIPT",
     "RELEASE",
-    "SALE",
     "SESSION",
     "SETTINGS",
     "SNAPSHOT",
     "STARTED",
     "SWEEP",
-    "TRY_LOCK",
     "TRY_LOCK_CERTIFICATES",
+    "TRY_LOCK_SWEEP",
     "UNCERTIFIED",
     "UNLOCK_MIGRATION",
     "VERSION",

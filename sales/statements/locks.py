@@ -13,7 +13,7 @@ flashsale migration     running migrations               ``runsale``, which wait
 ======================  ===============================  ================================  ==================
 """
 
-TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('flashsale sweep'), %s::integer)"
+TRY_LOCK_SWEEP = "SELECT pg_try_advisory_xact_lock(hashtext('flashsale sweep'), %s::integer)"
 
 LOCK_ROTATION = "SELECT pg_advisory_xact_lock(hashtext('flashsale rotation'))"
 

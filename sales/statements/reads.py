@@ -46,9 +46,10 @@ UNCERTIFIED = f"SELECT id FROM sales_sale WHERE NOT closed AND {OVER_AT} <= now(
 
 STARTED = "SELECT id FROM sales_sale WHERE NOT closed AND starts_at <= now() ORDER BY starts_at"
 
-LIVE = f""" WHERE NOT closed AND {OVER_AT} > now()
-            AND starts_at <= coalesce(
-                (SELECT min(starts_at) FROM sales_sale WHERE starts_at > now()), now())"""
+# Those that are not over, holds included, and of those to come the first.
+LIVE_SALES = f"""{SALE} WHERE NOT closed AND {OVER_AT} > now()
+                 AND starts_at <= coalesce(
+                     (SELECT min(starts_at) FROM sales_sale WHERE starts_at > now()), now())"""
 
 CERTIFICATES = f"""SELECT sale.id, extract(epoch FROM {OVER_AT})::float8 AS over_at, document::text,
                           CASE WHEN document IS NOT NULL THEN {CONFIRMED} END AS confirmed

@@ -5,11 +5,11 @@ from typing import NamedTuple
 from uuid import UUID
 
 STATES = {"available": 0, "held": 1, "sold": 2}
-"""What `sales.statements.ITEM` makes of a state."""
+"""What `sales.statements.parts.ITEM` makes of a state."""
 
 
 class Sale(NamedTuple):
-    """A row of ``sales_sale``, as `sales.statements.SALE` reads it."""
+    """A row of ``sales_sale``, as `sales.statements.parts.SALE` reads it."""
 
     id: int
     starts_at: float
@@ -49,7 +49,7 @@ class Item(NamedTuple):
 
     @property
     def columns(self) -> tuple[int, int, int, int | None, float | None]:
-        """`sales.statements.ITEM`."""
+        """`sales.statements.parts.ITEM`."""
         return self.item_id, self.version, STATES[self.state], self.user_id, self.held_until
 
 

@@ -32,7 +32,7 @@ class Transaction(OpenTransaction):
     # --- reads
 
     async def sales(self) -> list[Sale]:
-        """`sales.statements.LIVE`."""
+        """`sales.statements.LIVE_SALES`."""
         return self.database.live(self.now)
 
     async def started(self) -> list[int]:

@@ -31,6 +31,7 @@ from flashsale_project.serving.sale_events import SaleEvents
 from flashsale_project.serving.screen import Screen
 from flashsale_project.serving.status_line import StatusLine
 from flashsale_project.serving.supervisor import Supervisor, listen
+from sales import statements
 from sales.certificate import certify
 from sales.conf import LIMITS, SaleOptions, variable
 from sales.connections import POOLED, connection_info, is_pooled
@@ -289,7 +290,7 @@ class Command(BaseCommand):
     def _greet(self, sockets: list[socket.socket], server: EmbeddedPostgres | None, kept: list[Kept]) -> None:
         sale = Sale.objects.at(timezone.now()).first()
         with connection.cursor() as cursor:
-            cursor.execute("SHOW server_version")
+            cursor.execute(statements.VERSION)
             version = cursor.fetchone()[0].split()[0]
         connection.close()
         where = connection.settings_dict

@@ -125,7 +125,7 @@ async def test_a_start_a_tick_and_a_sweep_cost_the_same_after_ten_thousand_sales
     sale: Sale, open_worker: OpenWorker, sql: Sql
 ) -> None:
     asked = {
-        "the sales of a worker": (statements.SALE + statements.LIVE, None),
+        "the sales of a worker": (statements.LIVE_SALES, None),
         "those to be swept at the start": (statements.STARTED, None),
         "those without a certificate": (statements.UNCERTIFIED, None),
         "the items of a sale": (statements.LOAD, {"sale": sale.pk}),
