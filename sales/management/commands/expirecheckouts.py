@@ -1,16 +1,14 @@
 """``manage.py expirecheckouts``: holds whose time is over are given back once."""
 
-import asyncio
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from sales.connections import connection_info
+from sales import operations
 from sales.diagnosis import diagnose
 from sales.exceptions import DatabaseUnavailable
 from sales.models import Sale
-from sales.storage import Changed, Storage
 
 
 class Command(BaseCommand):
@@ -24,17 +22,12 @@ class Command(BaseCommand):
             if not Sale.objects.exists():  # or a database, or tables: told at once, and in words
                 self.stdout.write("Nothing to do: there is no sale yet.")
                 return
-            freed = asyncio.run(_sweep(connection_info()))
+            count = operations.expire()
         except DatabaseError as error:
             raise CommandError(f"Nothing was freed. {diagnose(error)}") from error
         except DatabaseUnavailable as error:
             raise CommandError(f"Nothing was freed: {error.__cause__ or error}") from error
-        if count := sum(len(changed.rows) for changed in freed):
+        if count:
             self.stdout.write(f"{count:,} expired {'hold was' if count == 1 else 'holds were'} given back.")
         else:
             self.stdout.write("Nothing to do: no hold has expired.")
-
-
-async def _sweep(conninfo: str) -> list[Changed]:
-    async with Storage(conninfo) as storage:
-        return await storage.sweep_all()

@@ -18,7 +18,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from sales import __version__
-from sales import admin as sales_admin
+from sales.admin import rows as sales_admin_rows
 from sales.certificate import issue
 from sales.codes import MAX_ITEMS, MAX_SALE_ID, first_code, new_code
 from sales.conf import SaleOptions
@@ -492,7 +492,7 @@ def test_each_sale_that_is_paused_or_resumed_is_an_event_of_the_log(
     Sale.objects.filter(pk=current.pk).update(paused=action == "resume")
     Sale.objects.filter(pk=upcoming.pk).update(paused=action == "pause")
     run(admin_client, action, current, upcoming)
-    events = [(r.getMessage(), getattr(r, "fields", None)) for r in caplog.records if r.name == "sales.admin"]
+    events = [(r.getMessage(), r.fields) for r in caplog.records if r.name == "sales.operations"]
     assert events == [(f"sale.{action}d", {"sale_id": current.pk, "user": "admin"})]
 
 
@@ -504,7 +504,7 @@ def test_action_without_anything_to_do_says_so(
     before = stored(Sale)
 
     response = run(admin_client, action, current)
-    assert not [record for record in caplog.records if record.name == "sales.admin"]
+    assert not [record for record in caplog.records if record.name == "sales.operations"]
 
     assert said(response) == [f"warning: No sale was {action}d: all of them were already."]
     assert stored(Sale) == before
@@ -688,7 +688,7 @@ def test_long_lists_are_neither_counted_nor_paged_to_their_end(
     model_admin = admin.site.get_model_admin(SaleItem if url == ITEMS else Checkout)
     monkeypatch.setattr(model_admin, "list_per_page", 2)
     assert counted(admin_client.get(url)) == f"4 {'sale items' if url == ITEMS else 'checkouts'}"
-    monkeypatch.setattr(sales_admin, "MAX_COUNT", 3)
+    monkeypatch.setattr(sales_admin_rows, "MAX_COUNT", 3)
 
     with CaptureQueriesContext(connection) as queries:
         last = admin_client.get(url, {"p": 2})

@@ -229,7 +229,7 @@ def test_expirecheckouts_says_that_the_database_does_not_answer(
     before = rows(sql)
     monkeypatch.setattr("sales.connections.CONNECT_TIMEOUT", 0.2)
     monkeypatch.setattr(
-        "sales.management.commands.expirecheckouts.connection_info",
+        "sales.operations.connection_info",
         lambda: psycopg.conninfo.make_conninfo(connection_info(), dbname="no_such_database"),
     )
     error, text = refused("expirecheckouts")
