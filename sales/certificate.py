@@ -1,7 +1,7 @@
 """The certificate of a sale: its invariants, proven from its rows in one snapshot.
 
-Anybody may have one made at any time (`certify`). Once nothing of a sale can change any more, a worker
-writes one into the database, where it stays (`issue`).
+Anybody may have one made at any time (`certify`). Once nothing of a sale can change any more, the
+housekeeping of a worker writes one into the database, where it stays (`issue`); see `sales.certifier`.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ class Certificate:
     version: str = __version__
 
     @property
-    def holds(self) -> bool:
+    def is_valid(self) -> bool:
         """Whether no invariant is broken."""
         return not any(finding.broken for finding in self.findings)
 
@@ -61,7 +61,7 @@ class Certificate:
                 "user_limit": self.sale.user_limit,
                 "checkout_ttl_seconds": self.sale.checkout_ttl,
             },
-            "holds": self.holds,
+            "holds": self.is_valid,
             "items": self.sale.items,
             "sold": self.sold,
             "held": self.held,
@@ -124,9 +124,9 @@ def issue(sale: Sale) -> SaleCertificate | None:
         cursor.execute(statements.SWEEP, {"sale": sale.pk})
     certificate = certify(sale)
     # Who buys a hold locks its item, so that the sweep leaves it. Where nothing is held, all is decided.
-    if certificate.holds and certificate.held + certificate.expired:
+    if certificate.is_valid and certificate.held + certificate.expired:
         return None
-    if not certificate.holds:
+    if not certificate.is_valid:
         _raise_alarm(certificate)  # before it is written: rather twice than never
     with transaction.atomic():
         written, _ = SaleCertificate.objects.get_or_create(
@@ -134,7 +134,7 @@ def issue(sale: Sale) -> SaleCertificate | None:
             defaults={
                 "issued_at": certificate.issued_at,
                 "version": certificate.version,
-                "holds": certificate.holds,
+                "holds": certificate.is_valid,
                 "document": certificate.document,
             },
         )

@@ -44,7 +44,7 @@ def main(items: int, period: int) -> None:
     connection.close()
     seconds = asyncio.run(_sell())
     certificate = certify(current)
-    sold = Sold(items=certificate.sold, seconds=seconds, holds=certificate.holds)
+    sold = Sold(items=certificate.sold, seconds=seconds, holds=certificate.is_valid)
     sys.stdout.write(json.dumps(asdict(sold)))
 
 

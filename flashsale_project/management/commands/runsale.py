@@ -313,7 +313,7 @@ class Command(BaseCommand):
                     f"{certificate.available + certificate.expired:,} free, all of it in the database; "
                     + (
                         "every invariant holds."
-                        if certificate.holds
+                        if certificate.is_valid
                         else "INVARIANTS ARE BROKEN: verifysale."
                     )
                 )

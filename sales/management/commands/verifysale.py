@@ -20,7 +20,7 @@ class Command(BaseCommand):
     help = "Proves the invariants of a sale from its rows and prints its certificate."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Called by Django."""
+        """Take the id of a sale, and the form to print in."""
         parser.add_argument("sale", nargs="?", type=int, metavar="ID", help="a sale (the current one)")
         parser.add_argument("--json", action="store_true", help="print it as JSON")
 
@@ -31,7 +31,7 @@ class Command(BaseCommand):
         except DatabaseError as error:
             raise CommandError(f"Nothing was verified. {diagnose(error)}") from error
         self.stdout.write(_json(certificate) if options["json"] else _text(certificate))
-        if not certificate.holds:
+        if not certificate.is_valid:
             raise CommandError(f"{certificate.sale} breaks its invariants.")
 
     @staticmethod

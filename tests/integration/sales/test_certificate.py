@@ -78,7 +78,7 @@ class Shop:
         """The examples of every broken invariant."""
         certificate = certify(self.sale)
         found = {finding.invariant: finding.examples for finding in certificate.findings if finding.broken}
-        assert certificate.holds == (not found)
+        assert certificate.is_valid == (not found)
         return found
 
 
@@ -143,7 +143,7 @@ def without(*names: str) -> Iterator[None]:
 
 def test_a_healthy_sale_in_every_state_is_certified(shop: Shop) -> None:
     certificate = certify(shop.sale)
-    assert certificate.holds
+    assert certificate.is_valid
     assert [finding.invariant for finding in certificate.findings] == list(INVARIANTS)
     assert [(finding.broken, finding.examples) for finding in certificate.findings] == [(0, [])] * 9
     assert certificate.sale == shop.sale
@@ -155,7 +155,7 @@ def test_a_healthy_sale_in_every_state_is_certified(shop: Shop) -> None:
 
 def test_a_sale_that_nobody_has_touched_is_certified(sale: Sale) -> None:
     certificate = certify(sale)
-    assert certificate.holds
+    assert certificate.is_valid
     assert (certificate.sold, certificate.held, certificate.expired, certificate.available) == (0, 0, 0, 100)
     assert certificate.users == 0
 
@@ -170,7 +170,7 @@ def test_it_is_issued_at_the_databases_time(sale: Sale, sql: Sql) -> None:
 def test_a_hold_that_expires_moves_from_held_to_expired(shop: Shop) -> None:
     age(shop.sql, shop.codes[2])
     certificate = certify(shop.sale)
-    assert certificate.holds
+    assert certificate.is_valid
     assert (certificate.sold, certificate.held, certificate.expired, certificate.available) == (3, 0, 2, 5)
 
 
@@ -195,7 +195,7 @@ def test_the_damage_of_another_sale_is_its_own(shop: Shop, make_sale: MakeSale) 
     )
     assert set(shop.broken()) == {EVERY_ITEM, SOLD_BY_CHECKOUT, HELD_BY_CHECKOUT, ALLOWANCE}
     certificate = certify(other)
-    assert certificate.holds
+    assert certificate.is_valid
     assert certificate.available == 10
 
 
@@ -260,7 +260,7 @@ def test_what_is_committed_while_it_is_being_issued_does_not_count(shop: Shop) -
         other.execute("UPDATE sales_sale SET user_limit = 1")
         other.commit()
         certificate = issuing.result(DEADLINE)
-    assert certificate.holds
+    assert certificate.is_valid
     assert set(shop.broken()) == {ALLOWANCE, LIMIT}
 
 
@@ -606,7 +606,7 @@ def test_examples_are_cut_and_counted(sale: Sale, sql: Sql) -> None:
     (finding,) = [finding for finding in certificate.findings if finding.broken]
     assert (finding.invariant, finding.broken, len(finding.examples)) == (ALLOWANCE, 7, 5)
     assert set(finding.examples) < {f"user {user}: allowance 1, items 0" for user in range(7)}
-    assert not certificate.holds
+    assert not certificate.is_valid
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -659,4 +659,4 @@ def test_it_takes_no_longer_on_tables_that_were_never_analyzed(make_sale: MakeSa
         cursor.execute(f"SET statement_timeout TO '{DEADLINE}s'")
     certificate = certify(sale)
     connection.close()
-    assert (certificate.holds, certificate.sold) == (True, 50_000)
+    assert (certificate.is_valid, certificate.sold) == (True, 50_000)
