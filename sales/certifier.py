@@ -1,4 +1,4 @@
-"""Certificates of sales that are over, written beside the selling by one of all workers."""
+"""Housekeeping: certificates of sales that are over, written beside the selling by one of all workers."""
 
 import asyncio
 import logging

@@ -1,4 +1,7 @@
-"""Making sales: aligned to the wall clock, one after another, created ahead of their time."""
+"""Making sales: aligned to the wall clock, one after another, created ahead of their time.
+
+That is housekeeping of workers, and what a service does before it starts any (``runsale``, ``rotatesale``).
+"""
 
 import logging
 from collections.abc import Iterable
