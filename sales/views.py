@@ -15,6 +15,7 @@ from sales import metrics, services
 from sales.codes import parse_code
 from sales.exceptions import AlreadyPurchased, InvalidParameter, Refusal
 from sales.models import IdempotencyKey
+from sales.parameters import whole_number
 from sales.runtime import Runtime
 from sales.services import MAX_USER_ID, SaleStatus
 from sales.storage import Receipt
@@ -174,9 +175,9 @@ def _parameter(request: HttpRequest, name: str, *, required: bool = True) -> Any
 
 
 def _number(text: str, name: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= MAX_USER_ID):
+    if (number := whole_number(text)) is None or number > MAX_USER_ID:
         raise InvalidParameter(f"{name} must be a whole number from 0 to {MAX_USER_ID}.")
-    return int(text)
+    return number
 
 
 def _code(text: str) -> UUID:

@@ -18,6 +18,7 @@ from flashsale_project.benchmark.options import Options
 from flashsale_project.benchmark.report import text
 from flashsale_project.benchmark.run import run
 from flashsale_project.benchmark.wrk import is_installed
+from sales.parameters import whole_number
 
 MAX_WORKERS = 32
 SPARE_FILES = 200
@@ -133,9 +134,9 @@ def _list_of(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
+    if not (number := whole_number(text)):
         raise ArgumentTypeError(f"{text!r} is not a whole number above zero")
-    return int(text)
+    return number
 
 
 def _lane(text: str) -> str:
