@@ -19,8 +19,8 @@ from flashsale_project.access.staff_pass import has_pass  # noqa: E402
 from flashsale_project.serving.http.django_headers import for_the_admin, own_cookies  # noqa: E402
 from flashsale_project.serving.http.handlers import ApiHandler  # noqa: E402
 from flashsale_project.serving.lifespan import lifespan  # noqa: E402
-from sales.exceptions import Overloaded  # noqa: E402
-from sales.views import refused  # noqa: E402
+from sales.problems import refused  # noqa: E402
+from sales.refusals import Refusal  # noqa: E402
 
 _api = ApiHandler()
 _admin = ASGIStaticFilesHandler(ASGIHandler())
@@ -40,8 +40,8 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         try:
             async with _slots.taken(is_staff=has_pass(cookies), is_login=_is_login(scope)):
                 await _finish(_admin, scope, receive, send)
-        except Overloaded as refusal:
-            await _api.respond(refused(refusal), send)
+        except Refusal as refusal:
+            await _api.respond(refused(refusal.reason), send)
     else:
         await _api(scope, receive, send)
 

@@ -4,44 +4,44 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sales.exceptions import Overloaded
-
-MAX_PURCHASES = 2_000
-"""Purchases under way above which nothing more is held. What cannot be bought in time helps nobody."""
+from sales import limits
+from sales.refusals import OVERLOADED, Refusal
 
 
 class Admission:
-    """Counts the calls that wait, by their kind, from their start to their answer.
+    """Counts the calls that wait, by their name, from their start to their answer.
 
-    ``limit`` is how many of one kind may. Whoever is refused has touched nothing: no queue, no task, no row.
+    ``limit`` is how many of one name may. Whoever is refused has touched nothing: no queue, no task, no row.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._waiting: Counter[str] = Counter()
 
-    def waiting(self, kind: str) -> int:
-        """How many calls of a kind wait now."""
-        return self._waiting[kind]
+    def waiting(self, call: str) -> int:
+        """How many calls of this name wait now."""
+        return self._waiting[call]
 
-    def enter(self, kind: str) -> bool:
+    def enter(self, call: str) -> bool:
         """Count one call more, unless it is one too many; whoever entered must `leave`."""
         waiting = self._waiting
-        if waiting[kind] >= self._limit or (kind == "checkout" and waiting["purchase"] > MAX_PURCHASES):
+        if waiting[call] >= self._limit:
             return False
-        waiting[kind] += 1
+        if call == "checkout" and waiting["purchase"] > limits.MAX_PURCHASES:
+            return False
+        waiting[call] += 1
         return True
 
-    def leave(self, kind: str) -> None:
+    def leave(self, call: str) -> None:
         """Count one call less."""
-        self._waiting[kind] -= 1
+        self._waiting[call] -= 1
 
     @contextmanager
-    def entered(self, kind: str) -> Iterator[None]:
-        """Count one call for as long as it is waited for. Raises `Overloaded`."""
-        if not self.enter(kind):
-            raise Overloaded
+    def entered(self, call: str) -> Iterator[None]:
+        """Count one call for as long as it is waited for. Raises `Refusal` (`OVERLOADED`)."""
+        if not self.enter(call):
+            raise Refusal(OVERLOADED)
         try:
             yield
         finally:
-            self.leave(kind)
+            self.leave(call)

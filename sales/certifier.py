@@ -11,8 +11,8 @@ from django.db import Error, connection
 
 from sales.certificate import issue_all
 from sales.connections import hang_up
-from sales.exceptions import DatabaseUnavailable
 from sales.patience import Patience
+from sales.refusals import DatabaseFailure
 from sales.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Certifier:
             if due := await self._storage.uncertified():
                 with Patience(TIMEOUT, self._hang_up):
                     await asyncio.to_thread(self._issue, due)
-        except (DatabaseUnavailable, Error) as error:
+        except (DatabaseFailure, Error) as error:
             if not self._closing:
                 logger.error("no certificate was written: %s", str(error.__cause__ or error).strip())
         except Exception:

@@ -20,27 +20,15 @@ import psycopg
 from django.db import connections
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from sales import statements
+from sales import limits, statements
 from sales.arrays import ArrayDumper
-from sales.exceptions import DatabaseUnavailable, OutcomeUnknown
 from sales.models import IdempotencyKey
 from sales.patience import Patience, patient
+from sales.refusals import DatabaseFailure, DatabaseUnavailable, OutcomeUnknown
 
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
-
-CONNECTIONS = 8
-"""At most so many connections for each worker: a batch of each kind for two sales, and some reads."""
-
-CONNECT_TIMEOUT = 2.0
-"""Seconds that a batch waits for a connection before its members are told that there is none."""
-
-STATEMENT_TIMEOUT = 3.0
-"""Seconds that a connection may be used for one batch or read before it is given up as lost."""
-
-BULK_TIMEOUT = 60.0
-"""The same for what goes through all rows of a sale, or of all sales."""
 
 END_INTERVAL = 0.01
 """Seconds between two looks whether a session has ended."""
@@ -83,7 +71,7 @@ class Session:
         return self.pid, self.began_at
 
 
-class Lost(DatabaseUnavailable):
+class Lost(OutcomeUnknown):
     """The connection broke under a statement: it was done or not, or will be yet by its ``session``.
 
     ``given_up``: the server was silent for too long, and we hung up.
@@ -136,7 +124,7 @@ class Connections:
             conninfo,
             open=False,
             min_size=2,
-            max_size=CONNECTIONS,
+            max_size=limits.CONNECTIONS,
             timeout=3600,  # ours is shorter, and knows a stall of the event loop from a silent server
             # The pool doubles its pause with each failed attempt; giving up early resets it, so that a
             # database that is back is found within seconds.
@@ -173,16 +161,19 @@ class Connections:
         """What ``look`` returns, which must be something that may be done twice.
 
         Where its connection breaks at once it is done again on another one: most likely that was lost
-        while nobody used it, and the server has just been started again.
+        while nobody used it, and the server has just been started again. Raises `DatabaseUnavailable`.
         """
         try:
+            try:
+                async with self.lend(bulk=bulk) as connection:
+                    return await look(connection)
+            except Lost as lost:
+                if lost.given_up:
+                    raise
             async with self.lend(bulk=bulk) as connection:
                 return await look(connection)
-        except Lost as lost:
-            if lost.given_up:
-                raise
-        async with self.lend(bulk=bulk) as connection:
-            return await look(connection)
+        except Lost as lost:  # whatever it did, nothing was to be changed
+            raise DatabaseUnavailable from lost.__cause__
 
     @asynccontextmanager
     async def second_try(self, lost: Lost) -> AsyncIterator[Connection]:
@@ -205,14 +196,17 @@ class Connections:
                         break
                     await asyncio.sleep(END_INTERVAL)
                 yield connection
-        except DatabaseUnavailable as failure:
+        except DatabaseFailure as failure:
             if lost.session is not None:
                 self._left.add(lost.session)
             raise OutcomeUnknown from failure
 
     @asynccontextmanager
     async def lend(self, *, bulk: bool = False) -> AsyncIterator[Connection]:
-        """A connection for a statement or a few. Raises `DatabaseUnavailable`, or what a constraint means."""
+        """A connection for a statement or a few.
+
+        Raises `DatabaseUnavailable`; `Lost`; or `OverLimit` or `KeyTaken`, and then nothing was changed.
+        """
         if self._is_pooled:
             raise DatabaseUnavailable(POOLED)
         session, hung_up = None, False
@@ -222,7 +216,7 @@ class Connections:
                 session = self._sessions[connection]
                 session.in_doubt = False
                 # Hanging up, not cancelling: a server that does not answer does not cancel either.
-                limit = BULK_TIMEOUT if bulk else STATEMENT_TIMEOUT
+                limit = limits.BULK_TIMEOUT if bulk else limits.STATEMENT_TIMEOUT
                 patience = stack.enter_context(Patience(limit, partial(hang_up, connection)))
                 try:
                     await self._check_standby(connection)
@@ -255,10 +249,10 @@ class Connections:
     async def _connected(self, stack: AsyncExitStack) -> Connection:
         """A connection of the pool, for as long as ``stack`` is open."""
         try:
-            async with patient(CONNECT_TIMEOUT):
+            async with patient(limits.CONNECT_TIMEOUT):
                 return await stack.enter_async_context(self._pool.connection())
         except TimeoutError:
-            raise PoolTimeout(f"no connection was to be had within {CONNECT_TIMEOUT} s") from None
+            raise PoolTimeout(f"no connection was to be had within {limits.CONNECT_TIMEOUT} s") from None
 
     async def _check_standby(self, connection: Connection) -> None:
         """Raise `DatabaseUnavailable` as long as a session that was given up waits for a standby.
@@ -279,7 +273,7 @@ class Connections:
 
     async def _configure(self, connection: Connection) -> None:
         connection.adapters.register_dumper(list, ArrayDumper)
-        with Patience(STATEMENT_TIMEOUT, partial(hang_up, connection)):
+        with Patience(limits.STATEMENT_TIMEOUT, partial(hang_up, connection)):
             await connection.execute(statements.SETTINGS)
             cursor = await connection.execute(statements.SESSION)
             *facts, is_standby = await cursor.fetchone() or ()

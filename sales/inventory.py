@@ -16,16 +16,17 @@ from uuid import UUID
 
 from batching import Undecided
 from sales.codes import new_code
-from sales.exceptions import (
-    AllHeld,
-    HoldLimit,
-    InvalidParameter,
-    ItemHeld,
-    ItemSold,
-    Paused,
+from sales.refusals import (
+    ALL_HELD,
+    HOLD_LIMIT,
+    INVALID_PARAMETER,
+    ITEM_HELD,
+    ITEM_SOLD,
+    PAUSED,
+    SOLD_OUT,
+    USER_LIMIT,
+    Reason,
     Refusal,
-    SoldOut,
-    UserLimit,
 )
 
 AVAILABLE, HELD, SOLD, EXPIRED = range(4)
@@ -139,11 +140,11 @@ class Inventory:
             _count(self._lapsed, self._users[item_id], 1)
             self._put(item_id)
 
-    def refusal(self, user_id: int, item_id: int | None, now: float) -> Refusal | type[Refusal] | None:
+    def refusal(self, user_id: int, item_id: int | None, now: float) -> Reason | None:
         """What cannot be granted now, as far as this worker knows; ``None`` where it can.
 
-        ``item_id`` ``None`` asks for any free item. Changes nothing but what time has freed. A refusal that
-        always says the same is only named, by its class: most answers of a sale come from here.
+        ``item_id`` ``None`` asks for any free item. Changes nothing but what time has freed. Most answers
+        of a sale come from here.
 
         It is true by committed rows: those of this worker as they are, those of others as they were at the
         last look (a second ago at most, where nothing is wrong). A hold counts until `EXPIRY_MARGIN` after
@@ -153,20 +154,20 @@ class Inventory:
             self.expire(now)
         sale = self.sale
         if sale.paused:
-            return Paused
+            return PAUSED
         if item_id is None:
             if not self._free:
-                return SoldOut if self.sold == sale.items else self.all_held(now)
+                return SOLD_OUT if self.sold == sale.items else self.all_held(now)
         elif item_id >= sale.items:
-            return InvalidParameter(f"item_id must be a whole number from 0 to {sale.items - 1}.")
+            return INVALID_PARAMETER.saying(f"item_id must be a whole number from 0 to {sale.items - 1}.")
         elif (state := self._states[item_id]) == SOLD:
-            return ItemSold
+            return ITEM_SOLD
         elif state == HELD:
-            return ItemHeld
+            return ITEM_HELD
         if self._taken.get(user_id, 0) >= sale.user_limit:
-            return UserLimit
+            return USER_LIMIT
         if self._unused.get(user_id, 0) >= max_unused(sale.user_limit):
-            return HoldLimit
+            return HOLD_LIMIT
         return None
 
     def taken(self, user_id: int) -> int:
@@ -177,11 +178,11 @@ class Inventory:
         """The free item at this place of the random order, counted from its end; ``None`` past all."""
         return self._free[-1 - place] if place < len(self._free) else None
 
-    def all_held(self, now: float) -> AllHeld:
-        """The refusal that says when the next hold expires (whole seconds, at least 1)."""
+    def all_held(self, now: float) -> Reason:
+        """The reason that says when the next hold expires (whole seconds, at least 1)."""
         first = self._first_expiry()
         wait = self.sale.checkout_ttl if first is None else first[0] + EXPIRY_MARGIN - now
-        return AllHeld(retry_after=max(1, math.ceil(wait)))
+        return ALL_HELD.after(max(1, math.ceil(wait)))
 
     def _first_expiry(self) -> tuple[float, int, int] | None:
         """The first hold to expire, once those that ended in another way are thrown out."""
@@ -233,7 +234,7 @@ def _count(counts: dict[int, int], user_id: int, change: int) -> None:
         del counts[user_id]
 
 
-class Key(NamedTuple):
+class RequestKey(NamedTuple):
     """An ``Idempotency-Key``, and the item that was asked for with it (``None``: any)."""
 
     text: str
@@ -248,7 +249,7 @@ class Hold:
     version: int
     user_id: int
     code: UUID
-    key: Key | None = None
+    key: RequestKey | None = None
 
 
 @dataclass(slots=True)
@@ -270,7 +271,7 @@ class HoldBatch:
     _keyed: dict[tuple[int, str], Hold] = field(default_factory=dict)
     _place: int = 0
 
-    def hold(self, user_id: int, item_id: int | None, key: Key | None = None) -> Hold:
+    def hold(self, user_id: int, item_id: int | None, key: RequestKey | None = None) -> Hold:
         """Add a hold for this user to the batch; a second one with the same key is the first one.
 
         Raises the `Refusal`; `Undecided` where it depends on the other holds of the batch, which may fail;
@@ -283,8 +284,8 @@ class HoldBatch:
         inventory = self.inventory
         if self.now >= inventory.sale.ends_at:
             raise SaleEnded
-        if (refusal := inventory.refusal(user_id, item_id, self.now)) is not None:
-            raise refusal
+        if (reason := inventory.refusal(user_id, item_id, self.now)) is not None:
+            raise Refusal(reason)
         if item_id is None:
             item_id = self._next_free()
         elif item_id in self.holds:

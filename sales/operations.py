@@ -10,7 +10,8 @@ from django.db.models import QuerySet
 
 from sales.connections import connection_info
 from sales.models import Sale
-from sales.storage import Changed, Storage
+from sales.records import Changed
+from sales.storage import Storage
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User

@@ -6,9 +6,7 @@ Every change is one statement (`sales.statements`) for a whole batch, on an asyn
 import random
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from psycopg.rows import namedtuple_row
@@ -16,67 +14,10 @@ from psycopg.rows import namedtuple_row
 from sales import statements
 from sales.codes import place_of
 from sales.connections import Connection, Connections, KeyTaken, Lost, OverLimit
-from sales.exceptions import DatabaseUnavailable
 from sales.inventory import AVAILABLE, Hold, ItemRow, SaleFacts
 from sales.models import SaleItem
-
-
-class Receipt(NamedTuple):
-    """A checkout as its user may see it; a hold whose time is over is ``expired``, swept or not."""
-
-    code: UUID
-    sale_id: int
-    item_id: int
-    user_id: int
-    created_at: datetime
-    expires_at: datetime
-    purchased_at: datetime | None
-    state: str
-
-
-class Mark(NamedTuple):
-    """Until when the items of a sale are known: all that this server had committed at this watermark."""
-
-    server: int
-    watermark: int
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """What became of a batch of holds: the rows that ``server`` saved, and the holds that were not."""
-
-    server: int
-    rows: list[ItemRow]
-    stale: list[Hold]
-    repeated: dict[Hold, "Keyed"]
-
-
-class Keyed(NamedTuple):
-    """What a key was used for: the item asked for (``None``: any), and the code that was granted."""
-
-    item_id: int | None
-    code: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """A sale, and how many of its items are sold and held."""
-
-    sale: SaleFacts
-    sold: int
-    held: int
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """The codes that a statement acted on, and the rows of their items, each with its sale's id.
-
-    ``server`` is where that was done, for who knows those items from another one.
-    """
-
-    server: int
-    codes: set[UUID]
-    rows: list[tuple[int, ItemRow]]
+from sales.records import Changed, Counts, Granted, KeyUse, Mark, Receipt
+from sales.refusals import DatabaseUnavailable
 
 
 class Storage:
@@ -163,11 +104,13 @@ class Storage:
         rows = await self._rows(statements.RECEIPT, [list(codes)])
         return {row[0]: Receipt(*row[:-1]) for row in rows}
 
-    async def keyed(self, sale_id: int, keys: Collection[tuple[int, str]]) -> dict[tuple[int, str], Keyed]:
+    async def key_uses(
+        self, sale_id: int, keys: Collection[tuple[int, str]]
+    ) -> dict[tuple[int, str], KeyUse]:
         """What users were granted with these keys before: by user and key, as far as they were used."""
         parameters = {"sale": sale_id, "users": [user for user, _ in keys], "keys": [key for _, key in keys]}
         rows = await self._rows(statements.KEYED, parameters)
-        return {(row[0], row[1]): Keyed(row[2], row[3]) for row in rows}
+        return {(row[0], row[1]): KeyUse(row[2], row[3]) for row in rows}
 
     # --- writes
 
@@ -179,7 +122,7 @@ class Storage:
         """
         wanted = sorted(holds, key=lambda hold: hold.item_id)
         stale: list[Hold] = []
-        repeated: dict[Hold, Keyed] = {}
+        repeated: dict[Hold, KeyUse] = {}
         while wanted:
             try:
                 server, rows = await self._hold(sale, wanted)
@@ -191,7 +134,7 @@ class Storage:
                 continue
             except KeyTaken:
                 # As rare: whoever repeats a request is answered before it joins a batch.
-                earlier = await self.keyed(sale.id, [(h.user_id, h.key.text) for h in wanted if h.key])
+                earlier = await self.key_uses(sale.id, [(h.user_id, h.key.text) for h in wanted if h.key])
                 repeated |= {
                     h: earlier[h.user_id, h.key.text]
                     for h in wanted

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
 
@@ -13,12 +12,13 @@ from django.views.decorators.csrf import csrf_exempt
 
 from sales import metrics, services
 from sales.codes import parse_code
-from sales.exceptions import AlreadyPurchased, InvalidParameter, Refusal
+from sales.documents import receipt_document, sale_document
+from sales.limits import MAX_USER_ID
 from sales.models import IdempotencyKey
 from sales.parameters import whole_number
+from sales.problems import internal_error, problem, refused
+from sales.refusals import ALREADY_PURCHASED, INVALID_PARAMETER, Refusal
 from sales.runtime import Runtime
-from sales.services import MAX_USER_ID, SaleStatus
-from sales.storage import Receipt
 
 MAX_KEY: int = IdempotencyKey._meta.get_field("key").max_length or 0
 
@@ -40,7 +40,7 @@ def api(**handlers: Handler) -> Callable[..., Coroutine[Any, Any, HttpResponseBa
         try:
             return await handler(request, **kwargs)
         except Refusal as refusal:
-            return refused(refusal)
+            return refused(refusal.reason)
 
     return csrf_exempt(view)
 
@@ -63,15 +63,15 @@ async def post_purchase(request: HttpRequest) -> HttpResponse:
     code, key = _code(_parameter(request, "code")), _idempotency_key(request)
     try:
         await services.purchase(_runtime(request), code=code)
-    except AlreadyPurchased:
-        if key is None:
+    except Refusal as refusal:
+        if key is None or refusal.reason.name != ALREADY_PURCHASED.name:
             raise
     return HttpResponse("purchased", content_type="text/plain")
 
 
 async def get_checkout(request: HttpRequest, *, code: str) -> HttpResponse:
     """``GET /checkouts/<code>``: the receipt."""
-    return JsonResponse(_receipt(await services.receipt(_runtime(request), code=_code(code))))
+    return JsonResponse(receipt_document(await services.receipt(_runtime(request), code=_code(code))))
 
 
 async def delete_checkout(request: HttpRequest, *, code: str) -> HttpResponse:
@@ -85,7 +85,16 @@ async def delete_checkout(request: HttpRequest, *, code: str) -> HttpResponse:
 async def get_sale(request: HttpRequest, *, sale_id: str | None = None) -> HttpResponse:
     """``GET /sale`` and ``GET /sales/<id>``"""
     number = None if sale_id is None else _number(sale_id, "The id of a sale")
-    return JsonResponse(_sale(await services.status(_runtime(request), sale_id=number)))
+    status = await services.status(_runtime(request), sale_id=number)
+    return JsonResponse(
+        sale_document(
+            status.sale,
+            sold=status.sold,
+            held=status.held,
+            available=status.available,
+            next_starts_at=status.next_starts_at,
+        )
+    )
 
 
 async def get_certificate(request: HttpRequest, *, sale_id: str) -> HttpResponse:
@@ -128,32 +137,6 @@ def failed(request: HttpRequest) -> HttpResponseBase:
     return internal_error()
 
 
-def internal_error() -> HttpResponse:
-    """What a client is told of a fault of ours."""
-    return problem(500, "internal_error", "The service failed; the failure was logged.")
-
-
-def refused(refusal: Refusal) -> HttpResponse:
-    """A refusal in HTTP: the one place that maps it."""
-    members = dict(refusal.members)
-    if isinstance(refusal, AlreadyPurchased):
-        members["receipt"] = _receipt(members["receipt"])
-    return problem(refusal.status, refusal.reason, str(refusal), retry_after=refusal.retry_after, **members)
-
-
-def problem(
-    status: int, reason: str, detail: str, *, retry_after: int | None = None, **members: Any
-) -> HttpResponse:
-    """A problem document (RFC 9457) with a ``reason`` for programs; ``retry_after`` in seconds."""
-    document = {"title": reason.replace("_", " "), "status": status, "detail": detail, "reason": reason}
-    response = JsonResponse(document | members, status=status, content_type="application/problem+json")
-    if retry_after is not None:
-        response["Retry-After"] = str(retry_after)
-    # A refusal is a normal answer: Django would log each one as a warning.
-    response._has_been_logged = True  # type: ignore[attr-defined]
-    return response
-
-
 def _runtime(request: HttpRequest) -> Runtime:
     """The runtime that the ASGI lifespan opened for this process."""
     return cast(Runtime, cast(Any, request).scope["state"]["runtime"])
@@ -164,69 +147,34 @@ def _parameter(request: HttpRequest, name: str, *, required: bool = True) -> Any
     try:
         values = request.GET.getlist(name)
     except SuspiciousOperation:
-        raise InvalidParameter("There are too many parameters.") from None
+        raise _invalid("There are too many parameters.") from None
     if len(values) > 1:
-        raise InvalidParameter(f"{name} is given {len(values)} times.")
+        raise _invalid(f"{name} is given {len(values)} times.")
     if values:
         return values[0]
     if required:
-        raise InvalidParameter(f"{name} is missing.")
+        raise _invalid(f"{name} is missing.")
     return None
+
+
+def _invalid(message: str) -> Refusal:
+    return Refusal(INVALID_PARAMETER.saying(message))
 
 
 def _number(text: str, name: str) -> int:
     if (number := whole_number(text)) is None or number > MAX_USER_ID:
-        raise InvalidParameter(f"{name} must be a whole number from 0 to {MAX_USER_ID}.")
+        raise _invalid(f"{name} must be a whole number from 0 to {MAX_USER_ID}.")
     return number
 
 
 def _code(text: str) -> UUID:
     if (code := parse_code(text)) is None:
-        raise InvalidParameter("A checkout code is a UUID in its form of 36 characters.")
+        raise _invalid("A checkout code is a UUID in its form of 36 characters.")
     return code
 
 
 def _idempotency_key(request: HttpRequest) -> str | None:
     key = request.headers.get("Idempotency-Key")
     if key is not None and not (0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
-        raise InvalidParameter(f"An Idempotency-Key has 1 to {MAX_KEY} printable ASCII characters.")
+        raise _invalid(f"An Idempotency-Key has 1 to {MAX_KEY} printable ASCII characters.")
     return key
-
-
-def _receipt(receipt: Receipt) -> dict[str, Any]:
-    return {
-        "code": str(receipt.code),
-        "state": receipt.state,
-        "sale_id": receipt.sale_id,
-        "item_id": receipt.item_id,
-        "user_id": receipt.user_id,
-        "created_at": _iso(receipt.created_at),
-        "expires_at": _iso(receipt.expires_at),
-        "purchased_at": _iso(receipt.purchased_at),
-    }
-
-
-def _sale(status: SaleStatus) -> dict[str, Any]:
-    sale = status.sale
-    return {
-        "id": sale.id,
-        "starts_at": _iso(sale.starts_at),
-        "ends_at": _iso(sale.ends_at),
-        "items": sale.items,
-        "sold": status.sold,
-        "held": status.held,
-        "available": status.available,
-        "user_limit": sale.user_limit,
-        "checkout_ttl_seconds": sale.checkout_ttl,
-        "paused": sale.paused,
-        "next_starts_at": _iso(status.next_starts_at),
-    }
-
-
-def _iso(moment: datetime | float | None) -> str | None:
-    """ISO 8601 in UTC."""
-    if moment is None:
-        return None
-    if isinstance(moment, float):
-        moment = datetime.fromtimestamp(moment, UTC)
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -14,8 +14,8 @@ from django.db import connection
 from flashsale_project.postgres.base import embedded_postgres
 from sales.conf import SaleOptions
 from sales.connections import connection_info
-from sales.exceptions import DatabaseUnavailable
 from sales.models import Sale
+from sales.refusals import Refusal
 from sales.rotation import create_sale
 from sales.runtime import Runtime
 
@@ -84,7 +84,7 @@ async def open_worker(
     They learn what others did only from conflicts or when the test says so: the clock of their
     housekeeping is stopped.
     """
-    monkeypatch.setattr("sales.runtime.TICK", 3600)
+    monkeypatch.setattr("sales.limits.TICK", 3600)
     async with AsyncExitStack() as stack:
 
         async def open_one() -> Runtime:
@@ -134,5 +134,7 @@ async def until_it_works(call: Callable[[], Awaitable[Any]]) -> Any:
         while True:
             try:
                 return await call()
-            except DatabaseUnavailable:
+            except Refusal as refusal:
+                if refusal.reason.name not in ("database_unavailable", "outcome_unknown"):
+                    raise
                 await asyncio.sleep(0.05)

@@ -18,13 +18,13 @@ from django.http import HttpRequest, JsonResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
-from sales.exceptions import ItemSold
+from sales.refusals import ITEM_SOLD
 
 PROBLEM = {
-    "title": ItemSold.reason.replace("_", " "),
-    "status": ItemSold.status,
-    "detail": ItemSold.message,
-    "reason": ItemSold.reason,
+    "title": ITEM_SOLD.name.replace("_", " "),
+    "status": ITEM_SOLD.status,
+    "detail": ITEM_SOLD.message,
+    "reason": ITEM_SOLD.name,
 }
 _BODY = json.dumps(PROBLEM).encode()
 _HEADERS = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(_BODY)).encode())]
@@ -32,14 +32,14 @@ _HEADERS = [(b"content-type", b"application/problem+json"), (b"content-length", 
 
 async def bare(scope: Any, receive: Any, send: Any) -> None:
     """Refuse."""
-    await send({"type": "http.response.start", "status": ItemSold.status, "headers": _HEADERS})
+    await send({"type": "http.response.start", "status": ITEM_SOLD.status, "headers": _HEADERS})
     await send({"type": "http.response.body", "body": _BODY})
 
 
 @csrf_exempt
 async def view(request: HttpRequest) -> JsonResponse:
     """Refuse."""
-    response = JsonResponse(PROBLEM, status=ItemSold.status, content_type="application/problem+json")
+    response = JsonResponse(PROBLEM, status=ITEM_SOLD.status, content_type="application/problem+json")
     response["Content-Length"] = str(len(response.content))
     return response
 

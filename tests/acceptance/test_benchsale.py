@@ -27,8 +27,8 @@ from flashsale_project.benchmark.references import Reference
 from flashsale_project.benchmark.verdict import problems_of_sell_out
 from flashsale_project.benchmark.wrk import is_installed, run_wrk
 from sales import services
-from sales.exceptions import ItemSold
 from sales.models import Sale
+from sales.refusals import ITEM_SOLD
 from sales.runtime import Runtime
 from sales.views import refused
 from tests.acceptance.conftest import PROJECT, START, clean_environment
@@ -203,7 +203,7 @@ async def test_damage_after_a_sell_out_is_found(
 
 @pytest.mark.parametrize("name", ["bare", "stock"])
 def test_a_reference_sends_what_the_service_sends(name: str) -> None:
-    expected = refused(ItemSold())
+    expected = refused(ITEM_SOLD)
     with Reference(name) as running:
         assert running.cpu_seconds() > 0
         connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=DEADLINE)

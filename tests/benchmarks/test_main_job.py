@@ -45,7 +45,7 @@ async def test_one_save_of_100_checkouts(
     inventory = worker.current()
     holds, purchases = [], []
     for start in range(0, 10_000, 100):
-        batch = HoldBatch(inventory, worker.clock.now())
+        batch = HoldBatch(inventory, worker.memory.clock.now())
         for item in range(start, start + 100):
             batch.hold(item, item)
         began = time.perf_counter()
@@ -66,7 +66,7 @@ async def test_recovery_of_a_sale(
     big_sale: Sale, open_worker: Any, report: Callable[[str, str], None]
 ) -> None:
     worker: Runtime = await open_worker()
-    batch = HoldBatch(worker.current(), worker.clock.now())
+    batch = HoldBatch(worker.current(), worker.memory.clock.now())
     for item in range(5_000):
         batch.hold(item, item)
     granted = await worker.storage.hold(worker.current().sale, batch.holds.values())
@@ -93,7 +93,7 @@ async def test_a_refusal_in_memory(
 ) -> None:
     worker: Runtime = await open_worker()
     inventory = worker.current()
-    batch = HoldBatch(inventory, worker.clock.now())
+    batch = HoldBatch(inventory, worker.memory.clock.now())
     hold = batch.hold(1, 5)
     inventory.learn((await worker.storage.hold(inventory.sale, [hold])).rows)
     inventory.learn([row for _, row in (await worker.storage.purchase([hold.code])).rows])

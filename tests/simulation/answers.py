@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
-from sales.exceptions import Refusal
 from sales.models import SaleItem
+from sales.refusals import Refusal
 from tests.simulation.calls import REASONS, Call, short, text
 from tests.simulation.checks import History
 from tests.simulation.memory import Memories
@@ -77,11 +77,11 @@ class Answers:
         call.answered_at = self.database.clock()
         assert len(call.answers) == 1, f"{call} has several answers: {', '.join(map(text, call.answers))}"
         if isinstance(outcome, Refusal):
-            self.outcomes[f"{call.kind} {outcome.reason}"] += 1
-            assert outcome.reason in REASONS[call.kind], f"{call} was refused with {outcome.reason}"
-            if outcome.status == 409 and call.key is not None:
+            self.outcomes[f"{call.kind} {outcome.reason.name}"] += 1
+            assert outcome.reason.name in REASONS[call.kind], f"{call} was refused with {outcome.reason.name}"
+            if outcome.reason.status == 409 and call.key is not None:
                 self._check_not_granted_before(call, outcome)
-            if (check := self._refused.get(outcome.reason)) is not None:
+            if (check := self._refused.get(outcome.reason.name)) is not None:
                 check(call, outcome)
             return
         assert not isinstance(outcome, BaseException), f"{call} failed with {outcome!r}"
@@ -252,7 +252,7 @@ class Answers:
 
     def _outcome_unknown(self, call: Call, refusal: Refusal) -> None:
         assert not self._kind, f"{call}: the database was available"
-        code = refusal.members.get("code")
+        code = refusal.reason.members.get("code")
         if code is not None and call.kind == "checkout":
             first = self.tried[UUID(code)]
             if call.key is None:
@@ -285,13 +285,13 @@ class Answers:
 
     def _checkout_expired(self, call: Call, refusal: Refusal) -> None:
         assert call.code is not None
-        state = refusal.members["state"]
+        state = refusal.reason.members["state"]
         assert state in ("expired", "released"), f"{call} was told that it is {state}"
         assert self.state(call.code) == state, f"{call}: it is {self.state(call.code)}"
         self._promises.state(call, call.code, state)
 
     def _already_purchased(self, call: Call, refusal: Refusal) -> None:
         assert self.state(call.code) == "purchased", f"{call}: it is {self.state(call.code)}"
-        receipt = refusal.members["receipt"]
+        receipt = refusal.reason.members["receipt"]
         assert (receipt.code, receipt.state) == (call.code, "purchased"), f"{call} was told {receipt}"
         self._promises.state(call, receipt.code, "purchased")

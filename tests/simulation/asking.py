@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sales import services
-from sales.exceptions import Refusal
+from sales import calls, services
+from sales.refusals import Reason, Refusal
 from tests.simulation.calls import CALL, Call, text
 from tests.simulation.worker import Worker
 from tests.simulation.world import World
@@ -26,7 +26,7 @@ class Asking:
         """Ask for an item, or for any."""
         call = self._call(worker, "checkout", user_id=user_id, item_id=item_id, key=key)
         if key is None and self._random.random() < 0.5:
-            self._start(worker, call, partial(services.start_checkout, worker.runtime, user_id, item_id))
+            self._start(worker, call, partial(calls.start_checkout, worker.runtime, user_id, item_id))
         else:
             service = partial(services.checkout, worker.runtime, user_id=user_id, item_id=item_id, key=key)
             self._wait_for(worker, call, service)
@@ -36,7 +36,7 @@ class Asking:
         """Ask to buy what a code holds."""
         call = self._call_by_code(worker, "purchase", code)
         if self._random.random() < 0.5:
-            self._start(worker, call, partial(services.start_purchase, worker.runtime, code))
+            self._start(worker, call, partial(calls.start_purchase, worker.runtime, code))
         else:
             self._wait_for(worker, call, partial(services.purchase, worker.runtime, code=code))
         return call
@@ -105,12 +105,12 @@ class Asking:
         self._waiting[call] = self._world.loop.create_task(wait(), context=_context(worker, call))
 
     def _answered(self, worker: Worker, call: Call, outcome: Any) -> None:
-        if isinstance(outcome, type):
-            outcome = outcome()
+        if isinstance(outcome, Reason):
+            outcome = Refusal(outcome)
         self._world.say("%s: %s", call, text(outcome))
         try:
             self._world.answers.check(call, outcome)
-            if isinstance(outcome, Refusal) and outcome.reason == "draining":
+            if isinstance(outcome, Refusal) and outcome.reason.name == "draining":
                 assert worker.runtime.draining, f"{call}: the worker does not stop"
             self._world.check()
         except AssertionError as violation:

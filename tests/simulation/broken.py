@@ -3,31 +3,36 @@
 Each is a patch of one condition or one step that something depends on.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 from unittest.mock import patch
-from uuid import UUID
 
 from batching import Undecided
 from batching.batch import Batch
+from sales.calls import Call
 from sales.connections import Connection, Connections, Lost
-from sales.exceptions import (
-    AllHeld,
-    CheckoutExpired,
-    DatabaseUnavailable,
-    IdempotencyKeyReused,
-    ItemHeld,
-    ItemSold,
-    Refusal,
-    UserLimit,
-)
-from sales.inventory import HELD, Hold, HoldBatch, Inventory, ItemRow, Key, SaleFacts
+from sales.housekeeping import Housekeeping
+from sales.inventory import HELD, Hold, HoldBatch, Inventory, ItemRow, RequestKey, SaleFacts
+from sales.memory import Memory
 from sales.patience import Patience
-from sales.runtime import Runtime, Settlement, SettlementBatch, _why
-from sales.services import _Call
-from sales.storage import Receipt, Storage
+from sales.records import Changed, Receipt
+from sales.refusals import (
+    ALL_HELD,
+    CHECKOUT_EXPIRED,
+    DATABASE_UNAVAILABLE,
+    IDEMPOTENCY_KEY_REUSED,
+    ITEM_HELD,
+    ITEM_SOLD,
+    USER_LIMIT,
+    DatabaseUnavailable,
+    Reason,
+    Refusal,
+)
+from sales.runtime import Runtime
+from sales.saving import Saving, Settlement, SettlementBatch, _why
+from sales.storage import Storage
 from tests.simulation.database import Database
 from tests.simulation.rows import Item
 from tests.simulation.server import Server
@@ -51,7 +56,7 @@ async def _nothing(*arguments: object) -> None:
     pass
 
 
-async def _nothing_granted(runtime: Runtime, user_id: int, key: Key) -> None:
+async def _nothing_granted(runtime: Runtime, user_id: int, key: RequestKey) -> None:
     return None
 
 
@@ -85,48 +90,47 @@ def _learn_older(inventory: Inventory, rows: Iterable[ItemRow]) -> None:
 _refusal = Inventory.refusal
 
 
-def _sold_for_held(
-    inventory: Inventory, user_id: int, item_id: int | None, now: float
-) -> Refusal | type[Refusal] | None:
+def _sold_for_held(inventory: Inventory, user_id: int, item_id: int | None, now: float) -> Reason | None:
     refusal = _refusal(inventory, user_id, item_id, now)
     held = item_id is not None and item_id < inventory.sale.items and inventory._states[item_id] == HELD
-    return ItemSold if held else refusal
+    return ITEM_SOLD if held else refusal
 
 
-def _come_late(inventory: Inventory, now: float) -> AllHeld:
-    return AllHeld(retry_after=inventory.sale.checkout_ttl + 1)
+def _come_late(inventory: Inventory, now: float) -> Reason:
+    return ALL_HELD.after(inventory.sale.checkout_ttl + 1)
 
 
 def _expired(receipt: Receipt | None) -> Refusal:
     refusal = _why(receipt)
-    return CheckoutExpired(state="expired") if isinstance(refusal, CheckoutExpired) else refusal
+    is_over = refusal.reason.name == CHECKOUT_EXPIRED.name
+    return Refusal(CHECKOUT_EXPIRED.having(state="expired")) if is_over else refusal
 
 
 _hold = HoldBatch.hold
 
 
-def _refuse_for_hopes(reason: type[Refusal]) -> AbstractContextManager[object]:
+def _refuse_for_hopes(reason: Reason) -> AbstractContextManager[object]:
     """Holds of the batch that are not saved yet refuse others for this reason."""
 
-    def hold(batch: HoldBatch, user_id: int, item_id: int | None, key: Key | None = None) -> Hold:
+    def hold(batch: HoldBatch, user_id: int, item_id: int | None, key: RequestKey | None = None) -> Hold:
         try:
             return _hold(batch, user_id, item_id, key)
         except Undecided:
             if _hope(batch, user_id, item_id, key) is reason:
-                raise reason from None
+                raise Refusal(reason) from None
             raise
 
     return patch.object(HoldBatch, "hold", hold)
 
 
-def _hope(batch: HoldBatch, user_id: int, item_id: int | None, key: Key | None) -> type[Refusal]:
+def _hope(batch: HoldBatch, user_id: int, item_id: int | None, key: RequestKey | None) -> Reason:
     if key is not None and (user_id, key.text) in batch._keyed:
-        return IdempotencyKeyReused
+        return IDEMPOTENCY_KEY_REUSED
     if item_id in batch.holds:
-        return ItemHeld
+        return ITEM_HELD
     if item_id is None and len(batch.holds) == batch.inventory.available:
-        return AllHeld
-    return UserLimit
+        return ALL_HELD
+    return USER_LIMIT
 
 
 _run = Batch.run
@@ -151,7 +155,7 @@ def _fail_all(batch: Batch, failures: Mapping[Any, BaseException]) -> None:
     _settle(batch, failures)
 
 
-_settled = _Call._settled
+_settled = Call.settled
 
 
 def _settled_twice(call: Any, future: Any) -> None:
@@ -159,24 +163,25 @@ def _settled_twice(call: Any, future: Any) -> None:
     _settled(call, future)
 
 
-async def _no_failures(
-    runtime: Runtime, batch: SettlementBatch, done: Collection[UUID]
-) -> dict[Settlement, Refusal]:
-    return {}
+def _nobody_left_out(saving: Saving, batch: SettlementBatch, changed: Changed) -> list[Settlement]:
+    saving._memory.learn(changed.server, changed.rows)
+    return []
 
 
 async def _ask_only(
     storage: Storage, statement: str, parameters: dict[str, Any], *, done: str | None = None
-) -> list[tuple[Any, ...]]:
+) -> tuple[int, list[tuple[Any, ...]]]:
     try:
         async with storage._connections.lend() as connection:
-            return await (await connection.execute(statement, parameters)).fetchall()
+            rows = await (await connection.execute(statement, parameters)).fetchall()
+            return storage._connections.server(connection), rows
     except Lost as lost:
         async with storage._connections.second_try(lost) as connection:
             rows = await (await connection.execute(done, parameters)).fetchall() if done else []
+            server = storage._connections.server(connection)
     if not rows:
         raise DatabaseUnavailable
-    return rows
+    return server, rows
 
 
 async def _nothing_held(transaction: Transaction, ids: object, codes: object) -> list[Item]:
@@ -207,22 +212,28 @@ def _hear_nothing(session: object, notice: object) -> None:
     pass
 
 
-def _learn_from_any(runtime: Runtime, server: int, rows: Iterable[tuple[int, ItemRow]]) -> None:
+def _learn_from_any(memory: Memory, server: int, rows: Iterable[tuple[int, ItemRow]]) -> None:
     for sale_id, row in rows:
-        if (inventory := runtime.inventories.get(sale_id)) is not None:
+        if (inventory := memory.inventories.get(sale_id)) is not None:
             inventory.learn([row])
 
 
-_load = Runtime._load
+_load = Memory._load
 
 
-async def _load_besides(runtime: Runtime, sale: SaleFacts) -> None:
-    known = runtime.inventories.get(sale.id)
-    await _load(runtime, sale)
+async def _load_besides(memory: Memory, sale: SaleFacts) -> None:
+    known = memory.inventories.get(sale.id)
+    await _load(memory, sale)
     if known is not None:
-        mark, rows = await runtime.storage.load(sale.id)
+        mark, rows = await memory._storage.load(sale.id)
         known.learn(rows)
-        runtime.inventories[sale.id], runtime._marks[sale.id] = known, mark
+        memory.inventories[sale.id], memory._marks[sale.id] = known, mark
+
+
+@contextmanager
+def _call_stale_held() -> Iterator[None]:
+    with patch("sales.limits.MAX_STALE", 1), patch("sales.calls.OVERLOADED", ITEM_HELD):
+        yield
 
 
 FAULTS: dict[str, Fault] = {
@@ -244,24 +255,22 @@ FAULTS: dict[str, Fault] = {
     "answers come before the commit": lambda: patch.object(Batch, "run", _run_and_settle),
     "the last of a batch is forgotten": lambda: patch.object(Batch, "settle", _settle_all_but_one),
     "one failure fails the batch": lambda: patch.object(Batch, "settle", _fail_all),
-    "answers are given twice": lambda: patch.object(_Call, "_settled", _settled_twice),
-    "one code is sold to all who ask": lambda: patch.object(Runtime, "_failures", _no_failures),
-    "nobody looks what others do": lambda: patch.object(Runtime, "_refresh", _nothing),
-    "nobody sweeps": lambda: patch.object(Runtime, "_sweep", _nothing),
+    "answers are given twice": lambda: patch.object(Call, "settled", _settled_twice),
+    "one code is sold to all who ask": lambda: patch.object(Saving, "_take_in", _nobody_left_out),
+    "nobody looks what others do": lambda: patch.object(Memory, "refresh", _nothing),
+    "nobody sweeps": lambda: patch.object(Housekeeping, "_sweep", _nothing),
     "nobody sweeps what is wanted": lambda: patch.object(Inventory, "needs_sweep", _false),
     "the stall of a worker is the silence of the database": lambda: patch.object(Patience, "_pass", _give_up),
-    "stale memory is an answer": lambda: patch("sales.services.MAX_STALE", 1),
-    "what failed too often is called held": lambda: patch.multiple(
-        "sales.services", MAX_STALE=1, Overloaded=ItemHeld
-    ),
+    "stale memory is an answer": lambda: patch("sales.limits.MAX_STALE", 1),
+    "what failed too often is called held": _call_stale_held,
     "who comes for the next free item is sent away for too long": lambda: patch.object(
         Inventory, "all_held", _come_late
     ),
-    "what was given back is told to be expired": lambda: patch("sales.runtime._why", _expired),
-    "what a batch hopes for is held": lambda: _refuse_for_hopes(ItemHeld),
-    "what a batch hopes for leaves nothing free": lambda: _refuse_for_hopes(AllHeld),
-    "what a batch hopes for counts towards the limit": lambda: _refuse_for_hopes(UserLimit),
-    "what a batch hopes for uses a key": lambda: _refuse_for_hopes(IdempotencyKeyReused),
+    "what was given back is told to be expired": lambda: patch("sales.saving._why", _expired),
+    "what a batch hopes for is held": lambda: _refuse_for_hopes(ITEM_HELD),
+    "what a batch hopes for leaves nothing free": lambda: _refuse_for_hopes(ALL_HELD),
+    "what a batch hopes for counts towards the limit": lambda: _refuse_for_hopes(USER_LIMIT),
+    "what a batch hopes for uses a key": lambda: _refuse_for_hopes(IDEMPOTENCY_KEY_REUSED),
 }
 """What is wrong, and how to make it so."""
 
@@ -281,7 +290,7 @@ FAULTS_AFTER_LOSSES: dict[str, tuple[list[Weather], Fault]] = {
     ),
     "what is cut off counts as not done": (
         BAD,
-        lambda: patch("sales.services.OutcomeUnknown", DatabaseUnavailable),
+        lambda: patch("sales.calls.OUTCOME_UNKNOWN", DATABASE_UNAVAILABLE),
     ),
 }
 """The same for what is done where a connection was lost, and the weathers in which it is met."""
@@ -289,7 +298,7 @@ FAULTS_AFTER_LOSSES: dict[str, tuple[list[Weather], Fault]] = {
 FAULTS_AFTER_FAILOVERS: dict[str, Fault] = {
     "what one server has is told": lambda: patch.object(Session, "confirms", _false),
     "nobody hears that a commit did not wait": lambda: patch("sales.connections._take_notice", _hear_nothing),
-    "what another server has is learnt": lambda: patch.object(Runtime, "_learn", _learn_from_any),
-    "what another server had is remembered": lambda: patch.object(Runtime, "_load", _load_besides),
+    "what another server has is learnt": lambda: patch.object(Memory, "learn", _learn_from_any),
+    "what another server had is remembered": lambda: patch.object(Memory, "_load", _load_besides),
 }
 """The same where there is a standby, and may be a failover."""

@@ -6,7 +6,7 @@ from math import inf
 from typing import Any
 from uuid import UUID
 
-from sales.exceptions import Refusal
+from sales.refusals import Refusal
 
 TRY_AGAIN = ["draining", "overloaded", "database_unavailable"]
 CODE_REASONS = {"unknown_code", "checkout_expired", "already_purchased", *TRY_AGAIN}
@@ -63,7 +63,7 @@ class Call:
         if self.left or not self.answers:
             return True
         if text(self.answers[0]) == "outcome_unknown":
-            return self.answers[0].members.get("code") in (None, str(code))
+            return self.answers[0].reason.members.get("code") in (None, str(code))
         return bool(self.answers[0] == code)
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ def short(code: UUID) -> str:
 def text(outcome: Any) -> str:
     """An outcome in a trace: ``ok``, with the code if there is one, the reason of a refusal, or an error."""
     if isinstance(outcome, Refusal):
-        return outcome.reason
+        return outcome.reason.name
     if isinstance(outcome, UUID):
         return f"ok {short(outcome)}"
     return repr(outcome) if isinstance(outcome, BaseException) else "ok"

@@ -6,10 +6,11 @@ from uuid import UUID
 
 from sales import statements
 from sales.codes import new_code, place_of
-from sales.inventory import Hold, ItemRow, Key, SaleFacts
+from sales.inventory import Hold, ItemRow, RequestKey, SaleFacts
 from sales.models import Sale as SaleModel
 from sales.models import SaleItem
-from sales.storage import Changed, Granted, Mark, Receipt, Storage
+from sales.records import Changed, Granted, Mark, Receipt
+from sales.storage import Storage
 from tests.simulation.sides import Call, Model, Real, Statement
 
 DAY = 86_400
@@ -105,7 +106,7 @@ class Comparison:
             return _both(lambda storage: storage.receipts(codes))
         if number < 0.8:
             keys = [(self._random.randint(1, 3), text) for text in ("a", "b")]
-            return _both(lambda storage: storage.keyed(sale_id, keys))
+            return _both(lambda storage: storage.key_uses(sale_id, keys))
         if number < 0.9:
             return _both(lambda storage: storage.sales())
         which = self._random.choice([sale_id, 99])
@@ -154,7 +155,7 @@ class Comparison:
             code = new_code(sale.id, item_id)
             self._codes.append(code)
             user_id = self._random.randint(1, 3)
-            key = self._random.choice([None, Key("a", None), Key("b", item_id)])
+            key = self._random.choice([None, RequestKey("a", None), RequestKey("b", item_id)])
             if key and any(h.user_id == user_id and h.key and h.key.text == key.text for h in holds):
                 key = None  # one of a batch
             holds.append(Hold(item_id, version, user_id, code, key))

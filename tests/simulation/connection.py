@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg_pool import PoolClosed
 
-from sales.connections import CONNECTIONS
+from sales.limits import CONNECTIONS
 from tests.simulation.server import Server
 from tests.simulation.session import Session, Work
 from tests.simulation.sql import Rows, is_batch

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from math import ceil
 from typing import cast
 
-from sales.exceptions import Refusal
 from sales.inventory import EXPIRY_MARGIN
+from sales.refusals import Refusal
 from tests.simulation.calls import Call
 from tests.simulation.checks import History
 from tests.simulation.memory import Known, Memories
@@ -55,7 +55,7 @@ class Refusals:
         held = [items for _, items in self._known(call) if all(item.state != "available" for item in items)]
         assert held, f"{call}: some were known to be free"
         if self._fair:
-            seconds = refusal.retry_after or 0
+            seconds = refusal.reason.retry_after or 0
             ends = [end for items in held if (end := _first_end(items)) is not None]
             soonest, latest = call.answered_at + CLOCK_ERROR, call.started_at - CLOCK_ERROR
             assert any(

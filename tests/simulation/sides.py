@@ -9,8 +9,8 @@ from uuid import UUID
 import psycopg
 
 from sales.connections import connection_info
-from sales.exceptions import DatabaseUnavailable
 from sales.models import Sale as SaleModel
+from sales.refusals import DatabaseUnavailable
 from sales.storage import Storage
 from tests.conftest import eventually
 from tests.simulation.connection import Pool

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+from sales.calls import CheckoutCall
 from sales.inventory import Hold, HoldBatch
-from sales.services import _CheckingOut
 from tests.simulation.answers import Answers
 from tests.simulation.calls import CALL
 from tests.simulation.loop import Trouble
@@ -81,16 +81,16 @@ def _elsewhere(function: Callable[..., object]) -> Callable[..., Awaitable[None]
     return run
 
 
-def _noting(answers: Answers) -> type[_CheckingOut]:
+def _noting(answers: Answers) -> type[CheckoutCall]:
     """Checkouts that note for which call a code is made: a refusal does not say it."""
 
-    class Noted(_CheckingOut):
+    class Noted(CheckoutCall):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             self.call = CALL.get()
 
-        def __call__(self, batch: HoldBatch) -> Hold:
-            hold = super().__call__(batch)
+        def decide(self, batch: HoldBatch) -> Hold:
+            hold = super().decide(batch)
             answers.tried.setdefault(hold.code, self.call)  # others with the same key get the same hold
             return hold
 
@@ -107,17 +107,20 @@ def _installed(world: World) -> Iterator[None]:
     with (
         patch("sales.certifier.time", WORKER_TIME),
         patch("sales.runtime.time", WORKER_TIME),
+        patch("sales.memory.time", WORKER_TIME),
+        patch("sales.housekeeping.time", WORKER_TIME),
+        patch("sales.calls.time", WORKER_TIME),
         patch("sales.connections.time", WORKER_TIME),
         patch("sales.storage.time", WORKER_TIME),
         patch("sales.codes.os", SimpleNamespace(urandom=world.random.randbytes)),
         patch("sales.inventory.random", world.random),
-        patch("sales.runtime.Inventory", world.answers.memories.make),
+        patch("sales.memory.Inventory", world.answers.memories.make),
         patch("sales.storage.random", world.random),
-        patch("sales.services._CheckingOut", _noting(world.answers)),
-        patch("sales.runtime.MAX_BATCH", scenario.max_batch),
-        patch("sales.runtime.MAX_PENDING", scenario.max_pending),
-        patch("sales.runtime.sync_to_async", _elsewhere),
-        patch("sales.runtime.SAVE_TIMEOUT", scenario.save_timeout),
+        patch("sales.calls.CheckoutCall", _noting(world.answers)),
+        patch("sales.limits.MAX_BATCH", scenario.max_batch),
+        patch("sales.limits.MAX_PENDING", scenario.max_pending),
+        patch("sales.housekeeping.sync_to_async", _elsewhere),
+        patch("sales.limits.SAVE_TIMEOUT", scenario.save_timeout),
         patch.object(logger, "propagate", False),
     ):
         logger.addHandler(complaints)

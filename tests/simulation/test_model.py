@@ -17,7 +17,7 @@ from tests.simulation.sides import Model, Real
 def test_the_model_does_what_postgresql_does(
     make_sale: Callable[..., SaleModel], monkeypatch: pytest.MonkeyPatch, seed: int | str
 ) -> None:
-    monkeypatch.setattr("sales.connections.STATEMENT_TIMEOUT", DEADLINE * 3)
+    monkeypatch.setattr("sales.limits.STATEMENT_TIMEOUT", DEADLINE * 3)
     number = seed if isinstance(seed, int) else SystemRandom().randrange(10**6)
     sale = make_sale(items=7, user_limit=2, checkout_ttl=DAY // 2, lasts=DAY)
     sales = [sale, make_sale(items=5, user_limit=2, checkout_ttl=DAY // 2, starts_at=sale.ends_at)]

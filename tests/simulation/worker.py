@@ -89,7 +89,7 @@ class Worker:
     @property
     def inventories(self) -> dict[int, Inventory]:
         """What it knows."""
-        return self.runtime.inventories if hasattr(self, "runtime") else {}
+        return self.runtime.memory.inventories if hasattr(self, "runtime") else {}
 
     def drain(self, seconds: float) -> None:
         """It refuses what is new, and stops after so many seconds."""
@@ -112,7 +112,7 @@ class Worker:
         async with runtime:
             self.runtime = runtime
             self.state = "serving"
-            self.server.say("serves the sales %s", sorted(runtime.inventories))
+            self.server.say("serves the sales %s", sorted(runtime.memory.inventories))
             await self.stop.wait()
             self.state = "stopping"
         self.state = "stopped"

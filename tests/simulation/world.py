@@ -83,7 +83,7 @@ class World:
         for worker in self.workers:
             if worker.alive:
                 for sale_id, inventory in worker.inventories.items():
-                    server = worker.runtime._marks[sale_id].server
+                    server = worker.runtime.memory._marks[sale_id].server
                     check_memory(inventory, self.history, server)
                     before, now = worker.versions.get((sale_id, server), []), list(inventory._versions)
                     assert all(map(operator.le, before, now)), f"{worker.name} knew {before}, knows {now}"

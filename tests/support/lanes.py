@@ -169,8 +169,8 @@ def reasons(lane: Lane) -> list[str]:
 @contextlib.asynccontextmanager
 async def commits_held(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Meanwhile no batch can be committed, for as long as it takes."""
-    monkeypatch.setattr("sales.connections.STATEMENT_TIMEOUT", 3600)
-    monkeypatch.setattr("sales.runtime.SAVE_TIMEOUT", 3600)
+    monkeypatch.setattr("sales.limits.STATEMENT_TIMEOUT", 3600)
+    monkeypatch.setattr("sales.limits.SAVE_TIMEOUT", 3600)
     async with await psycopg.AsyncConnection.connect(connection_info()) as connection:
         await connection.execute("LOCK TABLE sales_saleitem IN SHARE MODE")
         yield

@@ -20,10 +20,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from flashsale_project.serving.http.heads import MAX_FIELDS, NAME, TEXT, TOKEN
 from flashsale_project.serving.http.protocol import Protocol
-from sales.exceptions import Refusal
+from sales.calls import start_checkout, start_purchase
+from sales.problems import internal_error, refused
+from sales.refusals import REASONS, Reason, Refusal
 from sales.runtime import Runtime
-from sales.services import Refused, start_checkout, start_purchase
-from sales.views import internal_error, refused
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class ExpressProtocol(Protocol):
     _granted = b""  # up to the code
     _purchased = b""
     _closing = False
-    _ready: dict[type[Refusal], bytes] = {}
+    _ready: dict[Reason, bytes] = {}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -134,7 +134,7 @@ class ExpressProtocol(Protocol):
         """One of the two hot calls is there, and it is its turn."""
         user_id, item_id, code = hot
         self._age = 0
-        no: Refused | BaseException | None
+        no: Reason | BaseException | None
         try:
             if code is not None:
                 no = start_purchase(self._runtime, UUID(code.decode()), self._answer)
@@ -175,13 +175,11 @@ class ExpressProtocol(Protocol):
 
     # --- answers as bytes
 
-    def _refusal_bytes(self, no: Refused | BaseException) -> bytes:
-        if isinstance(no, type):
-            if (answer := self._ready.get(no)) is None:
-                answer = self._ready[no] = self._bytes(refused(no()))
-            return answer
+    def _refusal_bytes(self, no: Reason | BaseException) -> bytes:
         if isinstance(no, Refusal):
-            return self._bytes(refused(no))
+            no = no.reason
+        if isinstance(no, Reason):
+            return self._ready.get(no) or self._bytes(refused(no))
         logger.error("a request failed", exc_info=no)
         return self._bytes(internal_error())
 
@@ -204,8 +202,8 @@ class ExpressProtocol(Protocol):
         defaults = ExpressProtocol._defaults = self.server_state.default_headers
         ExpressProtocol._defaults_bytes = b"".join(name + b": " + value + b"\r\n" for name, value in defaults)
         ExpressProtocol._closing = any(name == b"connection" for name, _ in defaults)
-        ExpressProtocol._ready.clear()
         ExpressProtocol._purchased = self._bytes(HttpResponse("purchased", content_type="text/plain"))
+        ExpressProtocol._ready = {reason: self._bytes(refused(reason)) for reason in REASONS}
         any_code = str(UUID(int=0))
         ExpressProtocol._granted = self._bytes(
             HttpResponse(any_code, content_type="text/plain")

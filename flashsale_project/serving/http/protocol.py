@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 from flashsale_project.serving.http.budget import Budget
 from flashsale_project.serving.http.heads import BadMessage, Head
 from flashsale_project.serving.http.messages import Reader, Request
-from sales.views import problem
+from sales.problems import problem
 
 logger = logging.getLogger(__name__)
 

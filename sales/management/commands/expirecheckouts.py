@@ -7,8 +7,8 @@ from django.db import DatabaseError
 
 from sales import operations
 from sales.diagnosis import diagnose
-from sales.exceptions import DatabaseUnavailable
 from sales.models import Sale
+from sales.refusals import DatabaseUnavailable
 
 
 class Command(BaseCommand):

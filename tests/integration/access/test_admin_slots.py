@@ -13,8 +13,9 @@ from flashsale_project.access.admin_slots import FOR_ALL, FOR_STAFF, MAX_WAITING
 from flashsale_project.access.staff_pass import COOKIE, has_pass
 from flashsale_project.serving.http.django_headers import for_the_admin, own_cookies
 from flashsale_project.serving.http.heads import Fields
-from sales.exceptions import Overloaded
+from sales.refusals import OVERLOADED
 from tests.conftest import eventually
+from tests.support.refusals import refuses
 
 LOGIN = "/admin/login/?next=/admin/"
 
@@ -81,7 +82,7 @@ async def test_more_than_may_wait_are_refused_at_once(crowd: Callable[..., Crowd
     too_many = crowd(is_login=True)
     too_many.come(3)
     for task in too_many.tasks:
-        with pytest.raises(Overloaded):
+        with refuses(OVERLOADED):
             await task
     too_many.tasks.clear()
     others = crowd()

@@ -13,8 +13,8 @@ import pytest
 from sales import services
 from sales.codes import new_code
 from sales.connections import connection_info
-from sales.exceptions import NoCertificate, NoSale, Overloaded, Refusal, UnknownCode
 from sales.models import Sale
+from sales.refusals import NO_CERTIFICATE, NO_SALE, OVERLOADED, UNKNOWN_CODE, Refusal
 from sales.runtime import Runtime
 from tests.conftest import eventually
 
@@ -60,14 +60,14 @@ def table(request: pytest.FixtureRequest, read: Read) -> str:
 @pytest.fixture
 async def narrow(sale: Sale, open_worker: OpenWorker, monkeypatch: pytest.MonkeyPatch) -> Runtime:
     """A worker in which few may wait."""
-    monkeypatch.setattr("sales.runtime.MAX_PENDING", FEW)
+    monkeypatch.setattr("sales.limits.MAX_PENDING", FEW)
     return await open_worker()
 
 
 @asynccontextmanager
 async def locked(table: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Meanwhile nobody can read a table, for as long as it takes."""
-    monkeypatch.setattr("sales.connections.STATEMENT_TIMEOUT", 3600)
+    monkeypatch.setattr("sales.limits.STATEMENT_TIMEOUT", 3600)
     async with await psycopg.AsyncConnection.connect(connection_info()) as connection:
         await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
         yield
@@ -79,14 +79,14 @@ async def reason(call: Awaitable[object]) -> str:
     try:
         await call
     except Refusal as refusal:
-        return refusal.reason
+        return refusal.reason.name
     return "ok"
 
 
 async def test_what_is_asked_for_leaves_nothing_behind(worker: Runtime, read: Read) -> None:
     await reason(read(worker))
     tasks = len(asyncio.all_tasks())
-    expected = {NoSale.reason, NoCertificate.reason, UnknownCode.reason, "ok"}
+    expected = {NO_SALE.name, NO_CERTIFICATE.name, UNKNOWN_CODE.name, "ok"}
     assert set(await asyncio.gather(*(reason(read(worker)) for _ in range(500)))) <= expected | {"user_limit"}
     await eventually(lambda: len(asyncio.all_tasks()) <= tasks)
     assert worker.admission.waiting("read") == worker.admission.waiting("checkout") == 0
@@ -100,10 +100,10 @@ async def test_one_too_many_is_refused_at_once_and_the_others_are_answered(
         waiting = [asyncio.create_task(reason(read(narrow))) for _ in range(FEW)]
         await eventually(lambda: narrow.admission.waiting("read") == FEW)
         for _ in range(3 * FEW):
-            assert await reason(read(narrow)) == Overloaded.reason
+            assert await reason(read(narrow)) == OVERLOADED.name
         assert len(asyncio.all_tasks()) <= tasks + FEW + 5
-    assert Overloaded.reason not in await asyncio.gather(*waiting)
-    assert await reason(read(narrow)) != Overloaded.reason
+    assert OVERLOADED.name not in await asyncio.gather(*waiting)
+    assert await reason(read(narrow)) != OVERLOADED.name
 
 
 async def test_who_leaves_makes_room(
@@ -117,11 +117,11 @@ async def test_who_leaves_makes_room(
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
             assert narrow.admission.waiting("read") == 0
-        for reader in (narrow._sales, narrow._certificates, narrow._receipts, narrow._keys):
+        for reader in (narrow._counts, narrow._certificates, narrow._receipts, narrow._key_uses):
             assert reader.pending <= FEW
         last = asyncio.create_task(reason(read(narrow)))
         await eventually(lambda: narrow.admission.waiting("read") == 1)
-    assert await last != Overloaded.reason
+    assert await last != OVERLOADED.name
 
 
 async def test_readers_do_not_keep_the_sale_waiting(narrow: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ async def test_readers_do_not_keep_the_sale_waiting(narrow: Runtime, monkeypatch
         await eventually(lambda: narrow.admission.waiting("read") == FEW)
         code = await services.checkout(narrow, user_id=1, item_id=1)
         await services.purchase(narrow, code=code)
-    assert await asyncio.gather(*waiting) == [NoSale.reason] * FEW
+    assert await asyncio.gather(*waiting) == [NO_SALE.name] * FEW
 
 
 async def test_a_sale_is_counted_before_it_starts_while_it_runs_and_when_it_is_closed(

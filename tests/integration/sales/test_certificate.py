@@ -114,7 +114,7 @@ def age(sql: Sql, code: UUID) -> None:
 @pytest.fixture
 def shop(make_sale: MakeSale, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> Shop:
     """See `Shop`; each user may have four items."""
-    monkeypatch.setattr("sales.runtime.TICK", 3600)
+    monkeypatch.setattr("sales.limits.TICK", 3600)
     sale = make_sale(items=10, user_limit=4)
     return Shop(sale, sql, asyncio.run(populate(sale, sql)))
 

@@ -79,7 +79,7 @@ def nobodys_turn(sql: Sql) -> None:
 @pytest.fixture
 def busy(open_worker: OpenWorker, monkeypatch: pytest.MonkeyPatch) -> OpenWorker:
     """`open_worker`, but they keep house all the time."""
-    monkeypatch.setattr("sales.runtime.TICK", 0.05)
+    monkeypatch.setattr("sales.limits.TICK", 0.05)
     monkeypatch.setattr("sales.certifier.INTERVAL", 0.05)
     return open_worker
 
@@ -317,7 +317,7 @@ async def test_a_worker_certifies_a_sale_that_ends_under_it(
                                  ends_at = now() - interval '10 seconds'""",
     )
     await until_written(sql, sale)
-    assert sale.pk not in worker.inventories
+    assert sale.pk not in worker.memory.inventories
     document = await services.certificate(worker, sale_id=sale.pk)
     assert (document["holds"], document["sold"], document["available"]) == (True, 1, 99)
 
@@ -336,7 +336,7 @@ async def test_a_certificate_that_cannot_be_written_is_in_nobodys_way(
         async with Runtime(connection_info(), options) as worker:
             await until(lambda: bool(sql(stuck)))
             await services.purchase(worker, code=await services.checkout(worker, user_id=7))
-            await worker._keep_house()
+            await worker.housekeeping.do_round()
             assert worker.ready
     await busy()
     await until_written(sql, over)
@@ -418,7 +418,7 @@ async def test_until_then_it_says_when(worker: Runtime, sale: Sale, kind: Kind) 
 
 async def test_those_who_ask_do_not_keep_the_sale_from_its_database(worker: Runtime, sale: Sale) -> None:
     """However many ask, and for however many sales, there is a connection for a hold."""
-    await eventually(lambda: worker._certifier._task is None)
+    await eventually(lambda: worker.housekeeping._certifier._task is None)
     with elsewhere("LOCK TABLE sales_salecertificate IN ACCESS EXCLUSIVE MODE"):
         asking = [
             asyncio.create_task(services.certificate(worker, sale_id=sale.pk + n % 30)) for n in range(90)

@@ -227,7 +227,7 @@ def test_expirecheckouts_says_that_the_database_does_not_answer(
 ) -> None:
     age(sql, hold((7, 0))[0])
     before = rows(sql)
-    monkeypatch.setattr("sales.connections.CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr("sales.limits.CONNECT_TIMEOUT", 0.2)
     monkeypatch.setattr(
         "sales.operations.connection_info",
         lambda: psycopg.conninfo.make_conninfo(connection_info(), dbname="no_such_database"),

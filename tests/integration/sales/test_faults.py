@@ -17,11 +17,19 @@ from django.db import OperationalError, connection
 from sales import services
 from sales.conf import SaleOptions
 from sales.connections import connection_info
-from sales.exceptions import AlreadyPurchased, DatabaseUnavailable, ItemHeld, OutcomeUnknown, UnknownCode
 from sales.inventory import HELD, ItemRow
 from sales.models import Sale
+from sales.refusals import (
+    ALREADY_PURCHASED,
+    DATABASE_UNAVAILABLE,
+    ITEM_HELD,
+    OUTCOME_UNKNOWN,
+    UNKNOWN_CODE,
+    Refusal,
+)
 from sales.runtime import Runtime
 from tests.conftest import DEADLINE, eventually, until_it_works
+from tests.support.refusals import refuses
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -124,12 +132,12 @@ async def worker(
     sale: Sale, proxy: Proxy, options: SaleOptions, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Runtime]:
     """A worker that reaches its database through the proxy only."""
-    monkeypatch.setattr("sales.runtime.TICK", 3600)
-    monkeypatch.setattr("sales.connections.CONNECT_TIMEOUT", 1.0)
+    monkeypatch.setattr("sales.limits.TICK", 3600)
+    monkeypatch.setattr("sales.limits.CONNECT_TIMEOUT", 1.0)
     conninfo = psycopg.conninfo.make_conninfo(connection_info(), host="127.0.0.1", port=proxy.port)
     async with Runtime(conninfo, options) as runtime:
         # Its first look for certificates goes on beside us, and would take a cut that is meant for others.
-        await eventually(lambda: runtime._certifier._task is None)
+        await eventually(lambda: runtime.housekeeping._certifier._task is None)
         yield runtime
 
 
@@ -201,7 +209,7 @@ async def test_a_purchase_whose_answer_was_cut_off_is_found_committed(
     await services.purchase(worker, code=code)
     assert await stored() == [(code, "purchased")]
     assert await counts(worker) == (1, 0, 99)
-    with pytest.raises(AlreadyPurchased):
+    with refuses(ALREADY_PURCHASED):
         await services.purchase(worker, code=code)
 
 
@@ -216,7 +224,7 @@ async def test_a_lost_look_at_receipts_takes_no_purchase_back(
     proxy.spare = 1
     calls = (services.purchase(worker, code=code) for code in (old, new))
     ends = await asyncio.gather(*calls, return_exceptions=True)
-    assert [type(end) for end in ends] == [DatabaseUnavailable, type(None)]
+    assert [getattr(end, "reason", None) for end in ends] == [DATABASE_UNAVAILABLE, None]
     assert sorted(await stored()) == sorted([(old, "purchased"), (new, "purchased")])
 
 
@@ -244,7 +252,7 @@ async def test_a_purchase_that_never_arrived_is_sent_again(
     proxy.cut = "request"
     await services.purchase(worker, code=code)
     assert await stored() == [(code, "purchased")]
-    with pytest.raises(AlreadyPurchased):
+    with refuses(ALREADY_PURCHASED):
         await services.purchase(worker, code=code)
 
 
@@ -256,7 +264,7 @@ async def test_a_repeated_purchase_that_was_cut_off_is_not_answered_as_the_first
     code = await services.checkout(worker, user_id=1, item_id=5)
     await services.purchase(worker, code=code)
     proxy.cut = cut
-    with pytest.raises(AlreadyPurchased):
+    with refuses(ALREADY_PURCHASED):
         await services.purchase(worker, code=code)
 
 
@@ -304,11 +312,11 @@ async def test_an_outcome_that_cannot_be_asked_is_called_unknown(
         await until_it_works(lambda: worker.storage.receipts([bought]))
         await connected(worker)
         proxy.lock_out_after("answer" if committed else "request")
-        with pytest.raises(OutcomeUnknown) as unknown:
+        with refuses(OUTCOME_UNKNOWN) as unknown:
             await call()
         proxy.cut = None
-        code = UUID(unknown.value.members["code"])
-        assert (unknown.value.status, unknown.value.reason) == (503, "outcome_unknown")
+        code = UUID(unknown.value.reason.members["code"])
+        assert (unknown.value.reason.status, unknown.value.reason.name) == (503, "outcome_unknown")
         assert ((code, state) in await stored()) == committed
         if committed:
             receipt = await until_it_works(lambda code=code: services.receipt(worker, code=code))
@@ -328,11 +336,11 @@ async def test_a_database_that_is_away_refuses_and_comes_back_without_a_restart(
         lambda: services.release(worker, code=held),
         lambda: services.receipt(worker, code=held),
     ):
-        with pytest.raises(DatabaseUnavailable):
+        with refuses(DATABASE_UNAVAILABLE):
             await call()
-    await worker._keep_house()
+    await worker.housekeeping.do_round()
     assert not worker.ready
-    with pytest.raises(ItemHeld):  # memory still refuses what it knows
+    with refuses(ITEM_HELD):  # memory still refuses what it knows
         await services.checkout(worker, user_id=2, item_id=5)
     assert await counts(worker) == (0, 1, 99)
     assert await stored() == [(held, "held")]
@@ -340,21 +348,21 @@ async def test_a_database_that_is_away_refuses_and_comes_back_without_a_restart(
     proxy.cut = None
     await until_it_works(lambda: services.purchase(worker, code=held))
     await until_it_works(lambda: services.checkout(worker, user_id=2, item_id=6))
-    await worker._keep_house()
+    await worker.housekeeping.do_round()
     assert worker.ready
 
 
 async def test_a_database_that_falls_silent_is_given_up_and_found_again(
     worker: Runtime, proxy: Proxy, stored: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sales.connections.STATEMENT_TIMEOUT", 0.2)
+    monkeypatch.setattr("sales.limits.STATEMENT_TIMEOUT", 0.2)
     held = await services.checkout(worker, user_id=1, item_id=5)
     proxy.cut = "silence"
     for call in (
         services.checkout(worker, user_id=2, item_id=6),
         services.purchase(worker, code=held),
     ):
-        with pytest.raises(DatabaseUnavailable):
+        with refuses(OUTCOME_UNKNOWN):
             await call
     proxy.cut = None
     proxy.close_all()  # what was swallowed is gone
@@ -388,7 +396,7 @@ async def test_a_read_whose_idle_connection_broke_is_asked_again(
         lambda: worker.storage.try_sweep(worker.current().sale.id),
         lambda: worker.storage.sweep_all(),
         lambda: worker.storage.uncertified(),
-        lambda: worker._keep_house(),
+        lambda: worker.housekeeping.do_round(),
     ]
     for look in looks:
         await connected(worker)
@@ -402,9 +410,9 @@ async def test_a_silent_database_is_not_asked_again(
     worker: Runtime, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await connected(worker)
-    monkeypatch.setattr("sales.connections.STATEMENT_TIMEOUT", 0.2)
+    monkeypatch.setattr("sales.limits.STATEMENT_TIMEOUT", 0.2)
     proxy.cut = "silence"
-    with pytest.raises(DatabaseUnavailable):
+    with refuses(DATABASE_UNAVAILABLE):
         await worker.storage.uncertified()
     assert proxy.swallowed == 1
 
@@ -413,9 +421,9 @@ async def test_the_stall_of_an_event_loop_is_no_silence_of_the_database(
     sale: Sale, options: SaleOptions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whenever it comes to anything, its time is long over, and the answer of the database long there."""
-    monkeypatch.setattr("sales.connections.CONNECT_TIMEOUT", 0.02)
-    monkeypatch.setattr("sales.connections.STATEMENT_TIMEOUT", 0.02)
-    monkeypatch.setattr("sales.runtime.TICK", 3600)
+    monkeypatch.setattr("sales.limits.CONNECT_TIMEOUT", 0.02)
+    monkeypatch.setattr("sales.limits.STATEMENT_TIMEOUT", 0.02)
+    monkeypatch.setattr("sales.limits.TICK", 3600)
     loop = asyncio.get_running_loop()
     over = False
 
@@ -452,13 +460,13 @@ async def test_a_server_that_was_started_again_is_known_anew(
         "UPDATE sales_allowance SET taken = taken - 1",
     ):
         await asyncio.to_thread(sql, statement)
-    await worker._keep_house()
+    await worker.housekeeping.do_round()
     assert worker.ready
     assert await counts(worker) == (1, 0, 99)
     assert worker.current() is not inventory
     code = await services.checkout(worker, user_id=2, item_id=5)
     assert sorted(await stored()) == sorted([(kept, "purchased"), (code, "held")])
-    with pytest.raises(UnknownCode):
+    with refuses(UNKNOWN_CODE):
         await services.receipt(worker, code=lost)
 
 
@@ -478,24 +486,24 @@ async def test_a_look_finds_out_that_the_server_was_started_again(
 
 async def test_nothing_is_learnt_of_a_server_that_a_sale_was_not_loaded_from(worker: Runtime) -> None:
     sale_id = worker.current().sale.id
-    server = worker._marks[sale_id].server
-    row = ItemRow(5, 1, HELD, 1, worker.clock.now() + 60)
-    worker._learn(server + 1, [(sale_id, row)])
+    server = worker.memory._marks[sale_id].server
+    row = ItemRow(5, 1, HELD, 1, worker.memory.clock.now() + 60)
+    worker.memory.learn(server + 1, [(sale_id, row)])
     assert worker.current().held == 0
-    worker._learn(server, [(sale_id, row)])
+    worker.memory.learn(server, [(sale_id, row)])
     assert worker.current().held == 1
 
 
 async def test_a_worker_that_starts_without_a_database_serves_once_it_is_there(
     sale: Sale, proxy: Proxy, options: SaleOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sales.runtime.TICK", 0.05)
-    monkeypatch.setattr("sales.connections.CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr("sales.limits.TICK", 0.05)
+    monkeypatch.setattr("sales.limits.CONNECT_TIMEOUT", 0.5)
     conninfo = psycopg.conninfo.make_conninfo(connection_info(), host="127.0.0.1", port=proxy.port)
     proxy.cut = "all"
     async with Runtime(conninfo, options) as worker:
         assert not worker.ready
-        with pytest.raises(DatabaseUnavailable):
+        with refuses(DATABASE_UNAVAILABLE):
             await services.checkout(worker, user_id=1)
         proxy.cut = None
         async with asyncio.timeout(20):
@@ -514,7 +522,7 @@ async def test_a_constraint_that_refuses_a_batch_fails_it_and_the_next_works(
     try:
         calls = (services.checkout(worker, user_id=n, item_id=n) for n in (12, 13, 14))
         ends = await asyncio.gather(*calls, return_exceptions=True)
-        assert {type(end) for end in ends} == {DatabaseUnavailable}
+        assert {end.reason for end in ends if isinstance(end, Refusal)} == {DATABASE_UNAVAILABLE}
         assert await stored() == []
         assert await counts(worker) == (0, 0, 100)
         assert "trouble" in caplog.text

@@ -14,8 +14,8 @@ import pytest
 from django.db import connection
 
 from sales import services
-from sales.exceptions import Refusal
 from sales.models import Sale
+from sales.refusals import Refusal
 from sales.runtime import Runtime
 from tests.conftest import DEADLINE, eventually
 from tests.support.lanes import (
@@ -58,15 +58,15 @@ async def one_batch(
     kind: type[Any], worker: Runtime, monkeypatch: pytest.MonkeyPatch, *requests: bytes
 ) -> AsyncIterator[list[Lane]]:
     """Requests that are in one batch, in this order. It is saved at the end, and then all are answered."""
-    monkeypatch.setattr(services, "PATIENCE", 3600)
+    monkeypatch.setattr("sales.limits.CHECKOUT_PATIENCE", 3600)
     async with contextlib.AsyncExitStack() as stack:
         first, *lanes = [await stack.enter_async_context(connected(kind, worker)) for _ in (0, *requests)]
         async with commits_held(monkeypatch):
             await first.send(ask(FIRST, FIRST))
-            await eventually(lambda: worker.checkouts.statistics().running)
+            await eventually(lambda: worker.saving.checkouts.statistics().running)
             for number, (lane, request) in enumerate(zip(lanes, requests, strict=True), 1):
                 await lane.send(request)
-                await eventually(lambda number=number: worker.checkouts.statistics().waiting == number)
+                await eventually(lambda number=number: worker.saving.checkouts.statistics().waiting == number)
             yield lanes
         for lane in lanes:
             await lane.settle()
@@ -148,7 +148,7 @@ async def test_the_last_free_item_is_not_all_held_by_who_may_not_have_it(
 ) -> None:
     other, worker = await open_two(1)
     codes = [await services.checkout(other, user_id=100 + item, item_id=item) for item in range(8)]
-    await worker._refresh(worker.current())
+    await worker.memory.refresh(worker.current())
     # What this worker knows to be held by somebody else is what takes user 1 to the limit.
     await services.release(other, code=codes[0])
     await services.checkout(other, user_id=1, item_id=0)
@@ -175,7 +175,7 @@ async def test_a_hold_whose_key_was_used_elsewhere_keeps_nothing_from_others(
     other, worker = await open_two(2)
     async with one_batch(kind, worker, monkeypatch, ask(2, 5, "k"), ask(3, 5), ask(2, 6), ask(2, 7)) as lanes:
         repeated = asyncio.create_task(services.checkout(other, user_id=2, item_id=5, key="k"))
-        await eventually(lambda: other.checkouts.statistics().running)
+        await eventually(lambda: other.saving.checkouts.statistics().running)
     await repeated
     assert told(lanes)[1:3] == ["item_held", "200"]
     assert told(lanes)[0] == "200"
@@ -201,8 +201,8 @@ async def test_a_hold_that_counts_on_a_sweep_in_vain(
     """This worker's clock is fast: what it takes for over is not, whoever sweeps."""
     other, worker = await open_two(1)
     await services.checkout(other, user_id=1, item_id=5)
-    await worker._refresh(worker.current())
-    worker.clock.offset += 120
+    await worker.memory.refresh(worker.current())
+    worker.memory.clock.offset += 120
     async with one_batch(kind, worker, monkeypatch, ask(2, 5), ask(2, 6), ask(3, 5)) as lanes:
         pass
     answers = told(lanes)
@@ -225,7 +225,7 @@ async def test_a_hold_of_which_nobody_knows_what_became(
 
         for _ in range(2):
             await lose()
-        await eventually(lambda: not worker.checkouts.statistics().waiting)
+        await eventually(lambda: not worker.saving.checkouts.statistics().waiting)
         for _ in range(2):
             await lose()
     assert told(lanes) == ["outcome_unknown", "200", "200"]
@@ -238,7 +238,7 @@ async def test_a_stop_decides_what_was_accepted(
     await services.checkout(other, user_id=1, item_id=5)
     async with one_batch(kind, worker, monkeypatch, ask(2, 5), ask(2, 6), ask(2, 7)) as lanes:
         worker.draining = True
-        stopping = asyncio.create_task(worker.checkouts.stop())
+        stopping = asyncio.create_task(worker.saving.checkouts.stop())
         await asyncio.sleep(0)
     await stopping
     assert told(lanes) == ["item_held", "200", "user_limit"]
@@ -257,8 +257,8 @@ async def test_nobody_is_refused_by_two_workers_at_once(
             asyncio.create_task(services.checkout(two, user_id=user, item_id=item))
             for user, item in ((3, 6), (3, 5), (2, 6), (2, 5))
         ]
-        await eventually(lambda: two.checkouts.statistics().running == 4)
+        await eventually(lambda: two.saving.checkouts.statistics().running == 4)
     ends = await asyncio.gather(*calls, return_exceptions=True)
-    answers = told(lanes) + [end.reason if isinstance(end, Refusal) else "200" for end in ends]
+    answers = told(lanes) + [end.reason.name if isinstance(end, Refusal) else "200" for end in ends]
     assert Counter(answers)["200"] == 2
     assert set(answers) <= {"200", "item_held", "user_limit"}

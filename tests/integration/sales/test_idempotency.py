@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from sales import services
-from sales.exceptions import IdempotencyKeyReused, ItemHeld
+from sales.refusals import IDEMPOTENCY_KEY_REUSED, ITEM_HELD, Refusal
 from sales.runtime import Runtime
 from tests.support.lanes import LANES, Lane, connected, post, reasons, statuses
+from tests.support.refusals import refuses
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Workers = tuple[Runtime, Runtime]
@@ -49,14 +50,14 @@ async def test_keys_belong_to_their_users_and_to_one_request(worker: Runtime, sq
     assert await services.checkout(worker, user_id=2, item_id=6, key="k") != code
     assert await services.checkout(worker, user_id=1, item_id=7, key="l") != code
     for item in 6, None:
-        with pytest.raises(IdempotencyKeyReused):
+        with refuses(IDEMPOTENCY_KEY_REUSED):
             await services.checkout(worker, user_id=1, item_id=item, key="k")
     assert await rows(sql) == (3, 3)
 
 
 async def test_a_refusal_is_not_remembered(worker: Runtime, sql: Sql) -> None:
     code = await services.checkout(worker, user_id=1, item_id=5)
-    with pytest.raises(ItemHeld):
+    with refuses(ITEM_HELD):
         await services.checkout(worker, user_id=2, item_id=5, key="k")
     await services.release(worker, code=code)
     await services.checkout(worker, user_id=2, item_id=5, key="k")
@@ -82,9 +83,9 @@ async def test_the_same_request_at_the_same_time_is_granted_once(
 async def test_different_requests_with_one_key_at_the_same_time(workers: Workers, sql: Sql) -> None:
     calls = [services.checkout(w, user_id=1, item_id=item, key="k") for item in range(3) for w in workers]
     ends = await asyncio.gather(*calls, return_exceptions=True)
-    granted = {end for end in ends if not isinstance(end, BaseException)}
+    granted = {end for end in ends if not isinstance(end, Refusal)}
     assert len(granted) == 1
-    assert {type(end) for end in ends if isinstance(end, BaseException)} == {IdempotencyKeyReused}
+    assert {end.reason for end in ends if isinstance(end, Refusal)} == {IDEMPOTENCY_KEY_REUSED}
     assert await rows(sql) == (1, 1)
 
 
@@ -98,7 +99,7 @@ async def test_a_used_key_harms_no_neighbour_of_its_batch(
     async def seen_too_early(sale_id: int, user_id: int, key: str) -> None:
         return None
 
-    monkeypatch.setattr(two, "keyed", seen_too_early)
+    monkeypatch.setattr(two, "key_use", seen_too_early)
     repeated, *others = await asyncio.gather(
         services.checkout(two, user_id=1, key="k"),
         services.checkout(two, user_id=1, key="l"),
@@ -108,7 +109,7 @@ async def test_a_used_key_harms_no_neighbour_of_its_batch(
     assert repeated == code
     assert len({code, *others}) == 4
     assert await rows(sql) == (4, 3)
-    with pytest.raises(IdempotencyKeyReused):
+    with refuses(IDEMPOTENCY_KEY_REUSED):
         await services.checkout(two, user_id=1, item_id=99, key="k")
     assert await rows(sql) == (4, 3)
 

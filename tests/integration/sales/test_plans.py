@@ -101,7 +101,7 @@ async def test_no_statement_scans_a_table_even_if_it_was_planned_when_it_was_emp
     worker = await open_worker()
     for user_id in range(20):  # prepared after the second time, on each connection
         await everything(worker, user_id)
-        await worker._keep_house()
+        await worker.housekeeping.do_round()
     if rows:
         await asyncio.to_thread(sql, MUCH.format(full=rows))
         await everything(worker, 99)
@@ -141,4 +141,4 @@ async def test_a_start_a_tick_and_a_sweep_cost_the_same_after_ten_thousand_sales
     grown = {name: (count, after[name]) for name, count in before.items() if after[name] > count + DEEPER}
     assert not grown
     late = await open_worker()
-    assert set(late.inventories) == set(worker.inventories)
+    assert set(late.memory.inventories) == set(worker.memory.inventories)

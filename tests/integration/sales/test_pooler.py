@@ -10,11 +10,12 @@ import pytest
 from sales import services
 from sales.conf import SaleOptions
 from sales.connections import POOLED, connection_info, is_pooled
-from sales.exceptions import DatabaseUnavailable
 from sales.models import Sale
+from sales.refusals import DATABASE_UNAVAILABLE
 from sales.runtime import Runtime
 from tests.conftest import DEADLINE, eventually
 from tests.support.pooler import pooler
+from tests.support.refusals import refuses
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def database_url(transactional_db: None) -> str:
 
 @pytest.fixture(autouse=True)
 def _no_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sales.runtime.TICK", 3600)
+    monkeypatch.setattr("sales.limits.TICK", 3600)
 
 
 @pytest.mark.parametrize(("mode", "pooled"), [("session", False), ("transaction", True), ("statement", True)])
@@ -43,10 +44,10 @@ async def test_a_worker_refuses_to_share_sessions(
     with pooler(database_url, "transaction") as between:
         async with Runtime(between.url, options) as worker:
             await eventually(lambda: POOLED in caplog.text)
-            await worker._keep_house()
+            await worker.housekeeping.do_round()
             assert not worker.ready
             for _ in range(3):
-                with pytest.raises(DatabaseUnavailable):
+                with refuses(DATABASE_UNAVAILABLE):
                     await services.checkout(worker, user_id=1, item_id=5)
     assert [r.message for r in caplog.records if r.levelno == logging.ERROR].count(POOLED) == 1
 
@@ -61,8 +62,8 @@ async def test_a_worker_notices_that_a_pooler_changes_its_mode(
             between.change_mode("transaction")
             async with asyncio.timeout(DEADLINE):
                 while POOLED not in caplog.text:
-                    await worker._keep_house()
+                    await worker.housekeeping.do_round()
                     await asyncio.sleep(0.05)
             assert not worker.ready
-            with pytest.raises(DatabaseUnavailable):
+            with refuses(DATABASE_UNAVAILABLE):
                 await services.checkout(worker, user_id=2, item_id=6)

@@ -11,10 +11,11 @@ import pytest
 
 from sales import services
 from sales.connections import connection_info, hang_up
-from sales.exceptions import AlreadyPurchased, DatabaseUnavailable, ItemHeld, OutcomeUnknown, Refusal
 from sales.models import Sale
+from sales.refusals import ALREADY_PURCHASED, DATABASE_UNAVAILABLE, ITEM_HELD, OUTCOME_UNKNOWN, Refusal
 from sales.runtime import Runtime
 from tests.conftest import eventually, until_it_works
+from tests.support.refusals import refuses
 
 ALL = "SELECT code FROM sales_checkout"
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -114,11 +115,11 @@ async def test_what_everybody_sees_and_no_standby_has_is_not_acknowledged(
     }
     for name, call in calls.items():
         standby.leave()
-        monkeypatch.setattr("sales.connections.STATEMENT_TIMEOUT", 3.0)
+        monkeypatch.setattr("sales.limits.STATEMENT_TIMEOUT", 3.0)
         task = await blocked(standby, call(), by)
-        with pytest.raises(OutcomeUnknown) as unknown:
+        with refuses(OUTCOME_UNKNOWN) as unknown:
             await task
-        code = UUID(unknown.value.members["code"])
+        code = UUID(unknown.value.reason.members["code"])
         assert code in standby.seen()
         standby.come_back()
         receipt = await until_it_works(lambda code=code: services.receipt(worker, code=code))  # type: ignore[misc]
@@ -143,7 +144,7 @@ async def test_it_is_acknowledged_when_a_standby_has_it(
     await eventually(standby.waiting)
     standby.come_back()
     await task
-    with pytest.raises(AlreadyPurchased):
+    with refuses(ALREADY_PURCHASED):
         await services.purchase(worker, code=code)
 
 
@@ -161,9 +162,9 @@ async def test_nobody_is_told_of_it_by_another_worker(
         task = await blocked(standby, call, "pg_terminate_backend")
         await eventually(standby.waiting)
         standby.kept_from("pg_terminate_backend")
-        with pytest.raises(OutcomeUnknown):
+        with refuses(OUTCOME_UNKNOWN):
             await task
-    monkeypatch.setattr("sales.connections.STATEMENT_TIMEOUT", 0.5)
+    monkeypatch.setattr("sales.limits.STATEMENT_TIMEOUT", 0.5)
     questions: list[Callable[[], Awaitable[Any]]] = [
         lambda: services.checkout(second, user_id=1, item_id=2, key="again"),
         lambda: services.receipt(second, code=bought),
@@ -171,38 +172,38 @@ async def test_nobody_is_told_of_it_by_another_worker(
         lambda: services.release(second, code=bought),
     ]
     for ask in questions:
-        with pytest.raises(DatabaseUnavailable):
+        with refuses(DATABASE_UNAVAILABLE):
             await ask()
     standby.come_back()
-    monkeypatch.setattr("sales.connections.STATEMENT_TIMEOUT", 3.0)
+    monkeypatch.setattr("sales.limits.STATEMENT_TIMEOUT", 3.0)
     assert (await until_it_works(questions[1])).state == "purchased"
     assert await questions[0]() in standby.seen()
-    with pytest.raises(AlreadyPurchased):
+    with refuses(ALREADY_PURCHASED):
         await questions[2]()
 
 
 async def test_who_waits_for_a_standby_is_left_to_wait_and_others_do_not_queue_up_behind(
     worker: Runtime, standby: Standby, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("sales.connections.STATEMENT_TIMEOUT", 0.3)
+    monkeypatch.setattr("sales.limits.STATEMENT_TIMEOUT", 0.3)
     standby.leave()
-    with pytest.raises(OutcomeUnknown) as unknown:
+    with refuses(OUTCOME_UNKNOWN) as unknown:
         await services.checkout(worker, user_id=1, item_id=1)
     assert standby.seen() == []
     for item in range(2, 20):
         with pytest.raises(Refusal) as refusal:
             await services.checkout(worker, user_id=1, item_id=item)
-        assert refusal.value.reason == "database_unavailable"  # and nothing was done
+        assert refusal.value.reason.name == "database_unavailable"  # and nothing was done
     assert standby.waiting() == 1
-    await worker._keep_house()
+    await worker.housekeeping.do_round()
     assert not worker.ready
     lost = next(record for record in caplog.records if record.message == "database.lost")
     assert "The standby of the database does not answer." in vars(lost)["fields"]["reason"]
 
     standby.come_back()
-    await worker._keep_house()
+    await worker.housekeeping.do_round()
     assert worker.ready
-    assert standby.seen() == [UUID(unknown.value.members["code"])]
+    assert standby.seen() == [UUID(unknown.value.reason.members["code"])]
     await services.checkout(worker, user_id=1, item_id=2)
 
 
@@ -213,13 +214,13 @@ async def test_a_connection_that_is_lost_ends_no_wait_for_a_standby(
     task = await blocked(standby, services.checkout(worker, user_id=1, item_id=1))
     for connection in worker.storage._connections._sessions:
         hang_up(connection)
-    with pytest.raises(OutcomeUnknown):
+    with refuses(OUTCOME_UNKNOWN):
         await task
     assert (standby.waiting(), standby.seen()) == (1, [])
 
     standby.come_back()
     await eventually(standby.seen)
-    with pytest.raises(ItemHeld):
+    with refuses(ITEM_HELD):
         await until_it_works(lambda: services.checkout(worker, user_id=2, item_id=1))
 
 

@@ -395,7 +395,7 @@ def test_one_of_several_equal_sales_made_at_once_exists(transactional_db: None) 
 
 async def known(worker: Runtime) -> list[tuple[float, float]]:
     """The sales that a worker knows."""
-    sales = [inventory.sale for inventory in worker.inventories.values()]
+    sales = [inventory.sale for inventory in worker.memory.inventories.values()]
     return sorted((sale.starts_at, sale.ends_at) for sale in sales)
 
 
@@ -421,9 +421,9 @@ async def test_a_worker_that_finds_no_sale_makes_the_current_and_the_next(
     (first, second) = await sales_in_database(sql)
     assert await known(worker) == [first, second]
     assert worker.ready
-    assert first[0] <= worker.clock.now() < first[1] == second[0]
+    assert first[0] <= worker.memory.clock.now() < first[1] == second[0]
     assert [start % 3600 for start, _ in (first, second)] == [0, 0]
-    assert (worker.current().sale.starts_at, worker.next_starts_at()) == (first[0], second[0])
+    assert (worker.current().sale.starts_at, worker.memory.next_starts_at()) == (first[0], second[0])
     status = await services.status(worker)
     assert (status.available, status.next_starts_at) == (20, second[0])
 
@@ -433,15 +433,15 @@ async def test_a_worker_makes_the_next_sale_when_the_end_is_near(
 ) -> None:
     worker = await open_worker()
     end = await end_in(sql, sale, 1700)
-    await worker._keep_house()
+    await worker.housekeeping.do_round()
     current, following = await sales_in_database(sql)
     assert current[1] == end == following[0]
     assert following[1] % 3600 == 0
     assert 0 < following[1] - end <= 3600
     assert await known(worker) == [current, following]
     assert worker.current().sale.id == sale.pk
-    assert worker.next_starts_at() == end
-    (next_sale,) = (i for i in worker.inventories.values() if i.sale.id != sale.pk)
+    assert worker.memory.next_starts_at() == end
+    (next_sale,) = (i for i in worker.memory.inventories.values() if i.sale.id != sale.pk)
     assert (next_sale.sale.items, next_sale.sold, next_sale.held) == (20, 0, 0)
 
 
@@ -450,9 +450,9 @@ async def test_a_worker_makes_no_sale_while_the_end_is_far(
 ) -> None:
     worker = await open_worker()
     end = await end_in(sql, sale, 1900)
-    await worker._keep_house()
+    await worker.housekeeping.do_round()
     assert await sales_in_database(sql) == await known(worker) == [(sale.starts_at.timestamp(), end)]
-    assert worker.next_starts_at() == end
+    assert worker.memory.next_starts_at() == end
 
 
 async def test_the_end_that_counts_is_that_of_the_last_sale_that_follows(
@@ -461,10 +461,10 @@ async def test_the_end_that_counts_is_that_of_the_last_sale_that_follows(
     worker = await open_worker()
     end = await end_in(sql, sale, 60)
     following = await asyncio.to_thread(_closing, make_sale, starts_at=datetime.fromtimestamp(end, UTC))
-    await worker._keep_house()
+    await worker.housekeeping.do_round()
     assert [start for start, _ in await sales_in_database(sql)] == [sale.starts_at.timestamp(), end]
-    assert worker.next_starts_at() == end
-    assert sorted(worker.inventories) == [sale.pk, following.pk]
+    assert worker.memory.next_starts_at() == end
+    assert sorted(worker.memory.inventories) == [sale.pk, following.pk]
 
 
 async def test_a_gap_after_the_current_sale_is_filled_when_its_end_is_near(
@@ -474,7 +474,7 @@ async def test_a_gap_after_the_current_sale_is_filled_when_its_end_is_near(
     end = await end_in(sql, sale, 60)
     later = datetime.fromtimestamp(end + 5, UTC)
     await asyncio.to_thread(_closing, make_sale, starts_at=later)
-    await worker._keep_house()
+    await worker.housekeeping.do_round()
     assert [start for start, _ in await sales_in_database(sql)] == [
         sale.starts_at.timestamp(),
         end,
@@ -482,16 +482,16 @@ async def test_a_gap_after_the_current_sale_is_filled_when_its_end_is_near(
     ]
     filled = (await sales_in_database(sql))[1]
     assert filled[1] <= later.timestamp()
-    assert worker.next_starts_at() == end
+    assert worker.memory.next_starts_at() == end
 
 
 async def test_keeping_house_again_makes_no_more(sale: Sale, open_worker: OpenWorker, sql: Sql) -> None:
     worker = await open_worker()
     await end_in(sql, sale, 1700)
-    await worker._keep_house()
+    await worker.housekeeping.do_round()
     before = await sales_in_database(sql)
     for _ in range(3):
-        await worker._keep_house()
+        await worker.housekeeping.do_round()
     after = await sales_in_database(sql)
     # The next sale is cut at the full hour: where that is near too, it is followed by nothing yet.
     assert after == before
@@ -503,7 +503,7 @@ async def test_workers_that_keep_house_at_once_make_one_next_sale(
 ) -> None:
     workers = [await open_worker() for _ in range(4)]
     end = await end_in(sql, sale, 1700)
-    await asyncio.gather(*(worker._keep_house() for worker in workers))
+    await asyncio.gather(*(worker.housekeeping.do_round() for worker in workers))
     current, following = await sales_in_database(sql)
     assert following[0] == current[1] == end
     assert [await known(worker) for worker in workers] == [[current, following]] * 4
@@ -524,13 +524,13 @@ async def test_next_starts_at_is_the_first_start_to_come(
     """By what this worker knows: then, or at the end of the current sale, or unknown."""
     following = await asyncio.to_thread(_closing, make_sale, starts_at=sale.ends_at + timedelta(seconds=30))
     worker = await open_worker()
-    assert worker.next_starts_at() == following.starts_at.timestamp()
-    worker.clock.offset += 7150  # the current sale has ended, the other has not begun
-    assert worker.next_starts_at() == following.starts_at.timestamp()
-    worker.clock.offset += 60
-    assert worker.next_starts_at() == following.ends_at.timestamp()
-    worker.clock.offset += YEAR
-    assert worker.next_starts_at() is None
+    assert worker.memory.next_starts_at() == following.starts_at.timestamp()
+    worker.memory.clock.offset += 7150  # the current sale has ended, the other has not begun
+    assert worker.memory.next_starts_at() == following.starts_at.timestamp()
+    worker.memory.clock.offset += 60
+    assert worker.memory.next_starts_at() == following.ends_at.timestamp()
+    worker.memory.clock.offset += YEAR
+    assert worker.memory.next_starts_at() is None
 
 
 def _closing(make: MakeSale, **options: Any) -> Sale:

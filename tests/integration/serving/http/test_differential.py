@@ -21,7 +21,7 @@ def lanes(
     make_sale: Callable[..., Sale], options: SaleOptions, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[list[list[bytes]]], None]]:
     """Compare what both lanes answer to a script (see `both`), with items of its own."""
-    monkeypatch.setattr("sales.runtime.TICK", 3600)
+    monkeypatch.setattr("sales.limits.TICK", 3600)
     make_sale(items=60_000, user_limit=3)
     numbers = itertools.count(0, 100)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -43,7 +43,7 @@ def attack(
     make_sale: Callable[..., Sale], options: SaleOptions, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[Attack], None]]:
     """Run a coroutine with a worker, on the loop that workers use."""
-    monkeypatch.setattr("sales.runtime.TICK", 3600)
+    monkeypatch.setattr("sales.limits.TICK", 3600)
     make_sale(items=10_000, user_limit=10_000)
 
     async def run(attack: Attack) -> None:

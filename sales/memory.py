@@ -1,0 +1,147 @@
+"""What a worker remembers: the sales that are not over, and how far it has read the rows of each."""
+
+import time
+from collections.abc import Iterable
+from uuid import UUID
+
+from sales.codes import place_of
+from sales.inventory import Inventory, ItemRow, SaleFacts
+from sales.records import Mark
+from sales.refusals import UNKNOWN_CODE, Refusal
+from sales.storage import Storage
+
+
+class DatabaseClock:
+    """The database's time by this process's monotonic clock: steps of the wall clock do not matter."""
+
+    def __init__(self) -> None:
+        self.offset = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """Seconds since the epoch, as the database would say."""
+        return time.monotonic() + self.offset
+
+
+class Memory:
+    """The inventories of one worker, and the clock by which they are judged.
+
+    It learns what this worker committed at once, and what others did with each `refresh`. Its coroutines
+    raise `DatabaseUnavailable`; cancelling them leaves what was known before.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.clock = DatabaseClock()
+        self.inventories: dict[int, Inventory] = {}
+        self._storage = storage
+        self._marks: dict[int, Mark] = {}
+        self._last_selling: Inventory | None = None
+
+    # --- questions
+
+    def selling(self) -> Inventory | None:
+        """The inventory of the current sale, if one is known."""
+        now = self.clock.now()
+        # Nearly always the one of the last question.
+        if (last := self._last_selling) is not None and last.sale.starts_at <= now < last.sale.ends_at:
+            return last
+        for inventory in self.inventories.values():
+            if inventory.sale.starts_at <= now < inventory.sale.ends_at:
+                self._last_selling = inventory
+                return inventory
+        return None
+
+    def started(self) -> list[Inventory]:
+        """Those of the sales in which something can be held."""
+        now = self.clock.now()
+        return [inventory for inventory in self.inventories.values() if inventory.sale.starts_at <= now]
+
+    def next_starts_at(self) -> float | None:
+        """When the next sale starts, in seconds since the epoch; ``None`` where that is not known."""
+        now = self.clock.now()
+        starts = [i.sale.starts_at for i in self.inventories.values() if i.sale.starts_at > now]
+        current = self.selling()
+        return min(starts, default=current.sale.ends_at if current else None)
+
+    def covered_until(self) -> float:
+        """The end of the sales that follow each other without a gap from now on."""
+        until = self.clock.now()
+        for sale in sorted((i.sale for i in self.inventories.values()), key=starts_at):
+            if sale.starts_at <= until < sale.ends_at:
+                until = sale.ends_at
+        return until
+
+    def last_sold_out(self) -> SaleFacts | None:
+        """The last sale of which every item is sold; it may be over by now."""
+        sold_out = [i.sale for i in self.inventories.values() if i.sold == i.sale.items]
+        return max(sold_out, key=starts_at, default=None)
+
+    def sale_of(self, code: UUID) -> int:
+        """The id of the sale that a code belongs to; 0 for all that this worker has not loaded.
+
+        Raises `Refusal` (`UNKNOWN_CODE`) for a UUID that cannot be one of our codes.
+        """
+        if (place := place_of(code)) is None:
+            raise Refusal(UNKNOWN_CODE)
+        sale_id, item_id = place
+        inventory = self.inventories.get(sale_id)
+        if inventory is None:
+            return 0
+        if item_id >= inventory.sale.items:
+            raise Refusal(UNKNOWN_CODE)
+        return sale_id
+
+    def of_server(self, sale_id: int, server: int) -> Inventory | None:
+        """The inventory that may learn rows of this server.
+
+        One that was loaded from another server must not: that may have other rows. The next `refresh`
+        finds whatever is left out.
+        """
+        mark = self._marks.get(sale_id)
+        return self.inventories[sale_id] if mark is not None and mark.server == server else None
+
+    # --- learning
+
+    def learn(self, server: int, rows: Iterable[tuple[int, ItemRow]]) -> None:
+        """Take in what was committed on this server: rows, each with the id of its sale."""
+        for sale_id, row in rows:
+            if (inventory := self.of_server(sale_id, server)) is not None:
+                inventory.learn([row])
+
+    async def load_sales(self) -> None:
+        """Know the sales that are not over, with the database's time, and forget the others."""
+        server, self.clock.offset, sales = await self._storage.sales()
+        for sale in sales:
+            if (mark := self._marks.get(sale.id)) is not None and mark.server == server:
+                self.inventories[sale.id].sale = sale
+            else:
+                await self._load(sale)
+        for gone in self.inventories.keys() - {sale.id for sale in sales}:
+            del self.inventories[gone], self._marks[gone]
+        self._last_selling = None  # the sales may have changed
+
+    async def refresh(self, inventory: Inventory) -> None:
+        """Learn what was committed since the last time, by anybody; on another server, everything."""
+        sale_id = inventory.sale.id
+        if (since := self._marks.get(sale_id)) is None:
+            return  # over, and dropped while a last batch was saved
+        mark, rows = await self._storage.changes(sale_id, since)
+        if mark.server != since.server:
+            await self._load(inventory.sale)
+        elif (now := self._marks.get(sale_id)) is not None and now.server == mark.server:
+            self.inventories[sale_id].learn(rows)
+            self._marks[sale_id] = mark
+
+    async def _load(self, sale: SaleFacts) -> None:
+        """Know a sale by its rows alone, whatever was known of it from another server."""
+        mark, rows = await self._storage.load(sale.id)
+        if (known := self.of_server(sale.id, mark.server)) is not None:
+            known.learn(rows)  # loaded by somebody else meanwhile: it may know more already
+            return
+        self.inventories[sale.id] = Inventory(sale, rows)
+        self._marks[sale.id] = mark
+        self._last_selling = None
+
+
+def starts_at(sale: SaleFacts) -> float:
+    """By which sales are in order."""
+    return sale.starts_at
