@@ -100,7 +100,7 @@ class Housekeeping:
 
     async def _sweep_sale(self, inventory: Inventory) -> None:
         inventory.expire(self._memory.clock.now())
-        if inventory.has_expired:
+        if inventory.unswept:
             swept = await self._storage.try_sweep(inventory.sale.id)
             self._memory.learn(swept.server, swept.rows)
 

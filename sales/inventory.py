@@ -93,9 +93,9 @@ class Inventory:
         return len(self._free)
 
     @property
-    def has_expired(self) -> bool:
-        """Whether there are holds that are over and, as far as we know, not swept yet."""
-        return bool(self._lapsed)
+    def unswept(self) -> int:
+        """Holds that are over and, as far as we know, not swept yet."""
+        return sum(self._lapsed.values())
 
     def version(self, item_id: int) -> int:
         """The version that a free item has once its expired hold, if there is one, was swept."""

@@ -9,7 +9,10 @@ from sales.inventory import Hold, ItemRow, SaleFacts
 
 
 class Receipt(NamedTuple):
-    """A checkout as its user may see it; a hold whose time is over is ``expired``, swept or not."""
+    """A checkout as its user may see it.
+
+    What is ``expired`` stays so. What is ``held`` may be over: while somebody who came in time is at it.
+    """
 
     code: UUID
     sale_id: int

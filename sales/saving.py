@@ -153,7 +153,7 @@ class Saving:
     async def _receipts(self, settlements: list[Settlement]) -> Mapping[UUID, Receipt]:
         if not settlements:
             return {}
-        return await self._storage.receipts({settlement.code for settlement in settlements})
+        return await self._storage.settled_receipts({settlement.code for settlement in settlements})
 
 
 def clocked_by_commits(load: Load[int, R], save: Save[int, R] | None = None) -> KeyedProcessor[int, R]:
@@ -201,7 +201,6 @@ def _reason(receipt: Receipt | None) -> Reason:
     if receipt.state == "purchased":
         return ALREADY_PURCHASED.having(receipt=receipt)
     if receipt.state == "held":
-        # It could have been: the statement was lost, and so was what it would have done. Or somebody else
-        # is about to settle it.
+        # It could have been: the statement was lost, and so was what it would have done.
         return DATABASE_UNAVAILABLE
     return CHECKOUT_EXPIRED.having(state=receipt.state)

@@ -29,7 +29,10 @@ from sales.runtime import Runtime
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SaleStatus:
-    """A sale and its counts (items); times are seconds since the epoch."""
+    """A sale and its counts (items); times are seconds since the epoch.
+
+    An item is held until its hold is swept: when its time is over, somebody may still be about to buy it.
+    """
 
     sale: SaleFacts
     sold: int
@@ -129,11 +132,10 @@ async def status(runtime: Runtime, *, sale_id: int | None = None) -> SaleStatus:
     elif (inventory := memory.inventories.get(sale_id)) is None:
         return await _status_from_database(runtime, sale_id)
     inventory = await runtime.look(inventory)
-    inventory.expire(memory.clock.now())
     return SaleStatus(
         sale=inventory.sale,
         sold=inventory.sold,
-        held=inventory.held,
+        held=inventory.held + inventory.unswept,
         next_starts_at=memory.next_starts_at(),
     )
 

@@ -19,6 +19,9 @@ from sales.models import SaleItem
 from sales.records import Changed, Counts, Granted, KeyUse, Mark, Receipt
 from sales.refusals import DatabaseUnavailable
 
+OVER = len(Receipt._fields)
+"""Where `statements.RECEIPT` says whether the hold is over: after what is told of it."""
+
 
 class Storage:
     """The database of one worker. Use it with ``async with``.
@@ -100,9 +103,16 @@ class Storage:
         return await self._item_rows(statements.CHANGES, {"sale": sale_id, "since": since.watermark})
 
     async def receipts(self, codes: Collection[UUID]) -> dict[UUID, Receipt]:
-        """The checkouts of these codes, as far as they exist."""
-        rows = await self._rows(statements.RECEIPT, [list(codes)])
-        return {row[0]: Receipt(*row[:-1]) for row in rows}
+        """The checkouts of these codes, as far as they exist.
+
+        Holds that are over are ended first, but for those at which somebody is just now: these may have
+        come in time, so that they are still ``held``.
+        """
+        return await self._receipts(codes, statements.TRY_EXPIRE)
+
+    async def settled_receipts(self, codes: Collection[UUID]) -> dict[UUID, Receipt]:
+        """`receipts`, once nobody is at any of them who came in time."""
+        return await self._receipts(codes, statements.EXPIRE)
 
     async def key_uses(
         self, sale_id: int, keys: Collection[tuple[int, str]]
@@ -234,6 +244,18 @@ class Storage:
                 rows = await (await connection.execute(done, parameters)).fetchall() if done else []
                 rows += await (await connection.execute(statement, parameters)).fetchall()
                 return self._connections.server(connection), rows
+
+    async def _receipts(self, codes: Collection[UUID], expire: str) -> dict[UUID, Receipt]:
+        """The checkouts of these codes, once this statement has ended the holds that are over.
+
+        That its time has passed does not tell that a hold has expired: a purchase that began before may
+        still be committing.
+        """
+        rows = await self._rows(statements.RECEIPT, [list(codes)])
+        if over := [row[0] for row in rows if row[OVER]]:
+            await self._rows(expire, _ids_and_codes(over))  # twice is as good as once
+            rows = await self._rows(statements.RECEIPT, [list(codes)])
+        return {row[0]: Receipt(*row[:OVER]) for row in rows}
 
     async def _rows(self, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
         """What a statement finds that changes nothing."""

@@ -34,7 +34,7 @@ from sales.statements.sessions import (
     SETTINGS,
     VERSION,
 )
-from sales.statements.writes import PURCHASE, RELEASE, SWEEP, hold
+from sales.statements.writes import EXPIRE, PURCHASE, RELEASE, SWEEP, TRY_EXPIRE, hold
 
 __all__ = [
     "AWAITING_STANDBY",
@@ -45,6 +45,7 @@ __all__ = [
     "CONFIRMED",
     "COUNTS",
     "END_SESSION",
+    "EXPIRE",
     "HELD",
     "INVARIANTS",
     "ITEMS",
@@ -66,6 +67,7 @@ __all__ = [
     "SNAPSHOT",
     "STARTED",
     "SWEEP",
+    "TRY_EXPIRE",
     "TRY_LOCK_CERTIFICATES",
     "TRY_LOCK_SWEEP",
     "UNCERTIFIED",

@@ -1,7 +1,6 @@
 """What workers read: sales, items, and what became of what they wrote."""
 
 from sales.statements.parts import (
-    CHECKOUT_EXPIRED,
     CHECKOUT_HELD,
     CONFIRMED,
     ITEM,
@@ -13,8 +12,7 @@ from sales.statements.parts import (
 )
 
 RECEIPT = f"""SELECT code, sale_id, item_id, user_id, created_at, expires_at, purchased_at,
-                     CASE WHEN state = {CHECKOUT_HELD} AND expires_at <= now() THEN {CHECKOUT_EXPIRED}
-                          ELSE state END AS state,
+                     state, state = {CHECKOUT_HELD} AND expires_at <= now() AS is_over,
                      {CONFIRMED} AS confirmed
               FROM sales_checkout WHERE code = ANY(%s::uuid[])"""
 
@@ -63,7 +61,7 @@ COUNTS = f"""
     LEFT JOIN sales_salecertificate ON sale_id = sale.id
     CROSS JOIN LATERAL (
         SELECT count(*) FILTER (WHERE state = {ITEM_SOLD}) AS sold,
-               count(*) FILTER (WHERE state = {ITEM_HELD} AND held_until > now()) AS held
+               count(*) FILTER (WHERE state = {ITEM_HELD}) AS held
         FROM sales_saleitem AS item
         WHERE document IS NULL AND starts_at <= extract(epoch FROM now()) AND item.sale_id = sale.id
     ) AS counted

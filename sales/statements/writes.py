@@ -80,10 +80,12 @@ def _give_back(*, which: str, wanted: str = "", wait: str = "", compared: str, s
 """
 
 
-RELEASE = _give_back(
-    wanted="""wanted AS MATERIALIZED (
+_BY_CODE = """wanted AS MATERIALIZED (
         SELECT * FROM unnest(%(ids)s::bigint[], %(codes)s::uuid[]) AS wanted (id, code)
-    ),""",
+    ),"""
+
+RELEASE = _give_back(
+    wanted=_BY_CODE,
     which="JOIN wanted USING (id, code)",
     compared=">",
     state=CHECKOUT_RELEASED,
@@ -92,6 +94,19 @@ RELEASE = _give_back(
 # A row that somebody is just changing is left to the next sweep.
 SWEEP = _give_back(
     which=f"WHERE item.sale_id = %(sale)s AND item.state = {ITEM_HELD} AND item.held_until <= now()",
+    wait="SKIP LOCKED",
+    compared="<=",
+    state=CHECKOUT_EXPIRED,
+)
+
+# The same of single holds. Only once it is done a hold has expired for good: until then somebody whose
+# statement began in time may be at it.
+EXPIRE = _give_back(
+    wanted=_BY_CODE, which="JOIN wanted USING (id, code)", compared="<=", state=CHECKOUT_EXPIRED
+)
+TRY_EXPIRE = _give_back(
+    wanted=_BY_CODE,
+    which="JOIN wanted USING (id, code)",
     wait="SKIP LOCKED",
     compared="<=",
     state=CHECKOUT_EXPIRED,

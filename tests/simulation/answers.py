@@ -132,13 +132,13 @@ class Answers:
         return [call for call in self.calls if (call.kind, call.code) == (kind, code)]
 
     def state(self, code: UUID | None, *, confirmed: bool = False) -> str | None:
-        """What a receipt would say now, of what no failover can undo or of all; ``None`` for no receipt."""
+        """What became of a code, by what no failover can undo or by all; ``None`` for no such code.
+
+        A hold whose time is over is held until it is swept: somebody may just be buying it.
+        """
         tables = self.database.confirmed if confirmed else self.database.committed
         checkout = tables.checkouts.get(code) if code else None
-        if checkout is None:
-            return None
-        over = checkout.state == "held" and checkout.expires_at <= self.database.clock()
-        return "expired" if over else checkout.state
+        return checkout.state if checkout is not None else None
 
     def sold(self, sale_id: int) -> int:
         """How many items of a sale are sold."""
@@ -225,8 +225,6 @@ class Answers:
         states = {call.before, self.state(call.code)}
         if call.before is None:
             states.add("held")  # for a moment
-        if call.before in (None, "held") and "purchased" in states:
-            states.add("expired")  # the purchase began before the end of the hold, and the reading after it
         assert receipt.state in states, f"{call} was told {receipt.state} of {states}"
         if receipt.state != "held":
             self._promises.state(call, call.code, receipt.state)

@@ -77,7 +77,9 @@ class Comparison:
             return _both(lambda storage: storage.purchase(codes))
         if number < 0.8:
             return _both(lambda storage: storage.release(codes))
-        if number < 0.9:
+        if number < 0.85:
+            return _both(lambda storage: storage.settled_receipts(codes))
+        if number < 0.92:
             which = self._random.choice([sale.id, 99])
             return _both(lambda storage: storage.sweep(which))
         return _both(lambda storage: storage.try_sweep(sale.id))

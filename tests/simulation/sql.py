@@ -67,7 +67,10 @@ async def _changes(transaction: Transaction, parameters: dict[str, int]) -> Rows
 
 
 async def _receipt(transaction: Transaction, parameters: list[list[UUID]]) -> Rows:
-    return [(*_in_datetimes(row), None) for row in await transaction.receipts(parameters[0])]
+    return [
+        (*_in_datetimes(row), transaction.has_passed(row), None)
+        for row in await transaction.receipts(parameters[0])
+    ]
 
 
 async def _over_limit(transaction: Transaction, parameters: tuple[list[int], int, int]) -> Rows:
@@ -104,6 +107,14 @@ async def _sweep(transaction: Transaction, parameters: dict[str, int]) -> Rows:
     return [_freed(item) for item in await transaction.sweep(parameters["sale"])]
 
 
+async def _expire(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
+    return [_freed(item) for item in await transaction.expire(_pairs(parameters))]
+
+
+async def _try_expire(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
+    return [_freed(item) for item in await transaction.expire(_pairs(parameters), skip=True)]
+
+
 async def _try_lock(transaction: Transaction, parameters: list[int]) -> Rows:
     return [(await transaction.try_lock(parameters[0]),)]
 
@@ -137,6 +148,8 @@ def _statements() -> dict[str, Statement]:
         statements.PURCHASE: _purchase,
         statements.RELEASE: _release,
         statements.SWEEP: _sweep,
+        statements.EXPIRE: _expire,
+        statements.TRY_EXPIRE: _try_expire,
         statements.HELD: _what_is_held,
         statements.BOUGHT: _what_is_bought,
         statements.TRY_LOCK_SWEEP: _try_lock,

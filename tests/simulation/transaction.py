@@ -45,8 +45,8 @@ class Transaction(OpenTransaction):
             return None
         items = self._seen().items.values() if sale.starts_at <= self.now else ()
         rows = [item for item in items if item.sale_id == sale_id]
-        held = [item for item in rows if item.state == "held" and _after(item.held_until, self.now)]
-        return Counts(*sale, sold=sum(item.state == "sold" for item in rows), held=len(held))
+        states = Counter(item.state for item in rows)
+        return Counts(*sale, sold=states["sold"], held=states["held"])
 
     async def load(self, sale_id: int) -> tuple[int, list[Item]]:
         """`sales.statements.LOAD`."""
@@ -61,11 +61,11 @@ class Transaction(OpenTransaction):
     async def receipts(self, codes: Collection[UUID]) -> list[Checkout]:
         """`sales.statements.RECEIPT`."""
         seen = self._seen().checkouts
-        found = [seen[code] for code in codes if code in seen]
-        return [
-            row._replace(state="expired") if row.state == "held" and row.expires_at <= self.now else row
-            for row in found
-        ]
+        return [seen[code] for code in codes if code in seen]
+
+    def has_passed(self, checkout: Checkout) -> bool:
+        """Whether it is held, and its time is over."""
+        return checkout.state == "held" and checkout.expires_at <= self.now
 
     async def over_limit(self, sale_id: int, users: Collection[int]) -> set[int]:
         """The users whom so many more items would take over their limit."""
@@ -154,6 +154,11 @@ class Transaction(OpenTransaction):
             "released",
         )
 
+    async def expire(self, wanted: Collection[tuple[int | None, UUID]], *, skip: bool = False) -> list[Item]:
+        """`sales.statements.EXPIRE`, or with ``skip`` `TRY_EXPIRE`; returns the items as they were."""
+        locked = await self._locked_by_code(self._seen(), wanted, skip=skip)
+        return await self._give_back([item for item in locked if self.is_over(item)], "expired")
+
     async def sweep(self, sale_id: int) -> list[Item]:
         """`sales.statements.SWEEP`; returns the items as they were."""
         seen = self._seen().items
@@ -232,15 +237,22 @@ class Transaction(OpenTransaction):
         self.written.checkouts[item.code] = checkout._replace(**changes)
 
     async def _locked_by_code(
-        self, seen: Tables, wanted: Collection[tuple[int | None, UUID]], state: str | None = None
+        self,
+        seen: Tables,
+        wanted: Collection[tuple[int | None, UUID]],
+        state: str | None = None,
+        *,
+        skip: bool = False,
     ) -> list[Item]:
-        """Lock the items that hold these codes, those with a checkout in this state; the newest versions."""
+        """Lock the items that hold these codes, those with a checkout in this state; the newest versions.
+
+        With ``skip``, those alone that nobody has locked.
+        """
         locked = []
         for id_, code in sorted((id_, code) for id_, code in wanted if id_ is not None and id_ in seen.items):
             if not self.has_code(seen.items[id_], code) or not self.has_checkout(seen, code, state):
                 continue
-            await self._lock(("item", id_))
-            if self.has_code(self._item(id_), code):
+            if await self._lock(("item", id_), skip=skip) and self.has_code(self._item(id_), code):
                 locked.append(self._item(id_))
         return locked
 

@@ -69,7 +69,7 @@ def snapshot(inventory: Inventory) -> tuple[object, ...]:
         [inventory.version(item) for item in items],
         sorted(inventory.free_item(place) for place in range(inventory.available)),  # type: ignore[type-var]
         [inventory.taken(user) for user in range(10)],
-        inventory.has_expired,
+        inventory.unswept,
     )
 
 
@@ -176,7 +176,7 @@ def test_a_hold_that_memory_believed_over_may_turn_out_sold() -> None:
     assert inventory.available == 5
     inventory.learn([sold(0, version=6, user=1)])
     assert (inventory.sold, inventory.available, inventory.taken(1)) == (1, 4, 1)
-    assert not inventory.has_expired
+    assert not inventory.unswept
 
 
 def test_a_swept_hold_is_plainly_free() -> None:
@@ -184,7 +184,7 @@ def test_a_swept_hold_is_plainly_free() -> None:
     inventory.expire(NOW)
     inventory.learn([free(0, 6)])
     assert inventory.version(0) == 6
-    assert not inventory.has_expired
+    assert not inventory.unswept
     assert inventory.available == 5
 
 

@@ -1,0 +1,87 @@
+"""A hold whose time passes while a purchase that began in time has not committed yet."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from sales import services, statements
+from sales.codes import place_of
+from sales.connections import connection_info
+from sales.models import Sale, SaleItem
+from sales.refusals import CHECKOUT_EXPIRED
+from sales.runtime import Runtime
+from tests.conftest import DEADLINE
+from tests.support.refusals import refuses
+
+Buyer = psycopg.AsyncConnection[tuple[Any, ...]]
+
+
+@pytest.fixture
+def sale(make_sale: Callable[..., Sale]) -> Sale:
+    """Ten items, each of which is held for a second."""
+    return make_sale(items=10, checkout_ttl=1)
+
+
+@pytest.fixture
+async def buyer(worker: Runtime) -> AsyncIterator[Buyer]:
+    """Another worker's connection."""
+    async with await psycopg.AsyncConnection.connect(connection_info()) as connection:
+        yield connection
+
+
+async def buy(buyer: Buyer, code: UUID) -> int:
+    """Buy what a code holds, without the commit; how many items were sold."""
+    place = place_of(code)
+    assert place is not None
+    parameters = {"ids": [SaleItem.id_of(*place)], "codes": [code], "batch": 1}
+    return (await buyer.execute(statements.PURCHASE, parameters)).rowcount
+
+
+async def until_over(worker: Runtime, code: UUID) -> None:
+    """Wait until the time of the hold of a code has passed, by the database's clock."""
+    end = (await services.receipt(worker, code=code)).expires_at.timestamp()
+
+    async with asyncio.timeout(DEADLINE):
+        while worker.memory.clock.now() <= end + 0.1:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_it_is_held_until_the_purchase_has_committed(worker: Runtime, buyer: Buyer) -> None:
+    code = await services.checkout(worker, user_id=1, item_id=3)
+    await buyer.execute("SELECT now()")  # its transaction begins
+    assert await buy(buyer, code) == 1
+    await until_over(worker, code)
+    assert (await services.receipt(worker, code=code)).state == "held"
+    status = await services.status(worker)
+    assert (status.sold, status.held, status.available) == (0, 1, 9)
+    await buyer.commit()
+    assert (await services.receipt(worker, code=code)).state == "purchased"
+    status = await services.status(worker)
+    assert (status.sold, status.held, status.available) == (1, 0, 9)
+
+
+async def test_what_was_told_to_be_expired_is_not_bought_by_who_began_in_time(
+    worker: Runtime, buyer: Buyer
+) -> None:
+    code = await services.checkout(worker, user_id=1, item_id=3)
+    await buyer.execute("SELECT now()")  # its transaction begins
+    await until_over(worker, code)
+    assert (await services.receipt(worker, code=code)).state == "expired"
+    assert await buy(buyer, code) == 0
+    await buyer.commit()
+    assert (await services.receipt(worker, code=code)).state == "expired"
+
+
+async def test_who_is_refused_for_an_expired_hold_leaves_it_to_nobody_else(
+    worker: Runtime, buyer: Buyer
+) -> None:
+    code = await services.checkout(worker, user_id=1, item_id=3)
+    await buyer.execute("SELECT now()")  # its transaction begins
+    await until_over(worker, code)
+    with refuses(CHECKOUT_EXPIRED):
+        await services.purchase(worker, code=code)
+    assert await buy(buyer, code) == 0
