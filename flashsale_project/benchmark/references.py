@@ -11,7 +11,7 @@ from typing import Self
 from django.conf import settings
 
 from flashsale_project.benchmark import processes, reference_apps
-from flashsale_project.serving.supervisor import listen
+from flashsale_project.serving.listening import listen
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0

@@ -7,15 +7,7 @@ once a second until its event loop ends, while it drains too.
 import contextlib
 import socket
 
-INTERVAL = 1.0
-"""Seconds between two heartbeats of a worker, and between two rounds in which the supervisor counts."""
-
-READY_TIMEOUT = 60
-"""Seconds for a new worker to serve before it is killed. Most of it is for loading very large sales."""
-
-SILENCE_TIMEOUT = 15
-"""Seconds without a heartbeat before a worker is killed: its event loop is stuck, or it is stopped. What a
-healthy one does at one go takes less, also on a busy machine: a sale of a million items takes two seconds."""
+from flashsale_project.serving.limits import READY_TIMEOUT, SILENCE_TIMEOUT
 
 
 def beat(channel: socket.socket) -> None:

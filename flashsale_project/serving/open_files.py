@@ -2,12 +2,6 @@
 
 import resource
 
-SPARE = 200
-"""Open files that are kept from connections, for all else that a worker needs."""
-
-NEEDED = SPARE + 100
-"""Open files without which a worker could serve next to nobody."""
-
 PLENTY = 1_000_000
 """Open files where there is no limit."""
 

@@ -14,27 +14,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flashsale_project.serving.heartbeat import INTERVAL, Vigil
+from flashsale_project.serving.heartbeat import Vigil
+from flashsale_project.serving.limits import (
+    FIRST_PAUSE,
+    HEARTBEAT,
+    LASTING,
+    LONGEST_PAUSE,
+    RETIRE_TIMEOUT,
+    STOP_TIMEOUT,
+)
 
 logger = logging.getLogger(__name__)
-
-BACKLOG = 4096
-"""Connections that may wait for a worker to accept them."""
-
-STOP_TIMEOUT = 20
-"""Seconds for workers to stop before they are killed."""
-
-RETIRE_TIMEOUT = 30
-"""Seconds for a worker to retire before it is killed: idle connections first get the time to close."""
-
-LASTING = 1.0
-"""Seconds that a worker must have served for its end to be no sign of a worker that cannot live.
-
-Whoever kills worker after worker must not wait longer for each: a sale at its peak needs them all.
-"""
-
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-"""Seconds before the next start where workers end soon again and again: it doubles from start to start."""
 
 
 def pause(failures: int) -> float:
@@ -46,34 +36,6 @@ def pause(failures: int) -> float:
     if failures <= 1:
         return 0.0
     return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 2, 10)) * random.uniform(0.5, 1)  # noqa: S311
-
-
-def listen(host: str, port: int, count: int) -> list[socket.socket]:
-    """Open ``count`` listening sockets on one address, for a worker each. Raises `OSError`.
-
-    With SO_REUSEPORT the kernel spreads connections evenly over them. They belong to the supervisor: a
-    worker that restarts inherits its socket, and the connections that wait on it. Where the system does
-    not spread (only Linux does), all workers share one socket.
-    """
-    family, _, _, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    # SO_REUSEPORT would let us join the sockets of another service of ours: find out without it.
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(address)
-        address = probe.getsockname()
-    spread = sys.platform == "linux" and count > 1
-    sockets: list[socket.socket] = []
-    for _ in range(count if spread else 1):
-        sock = socket.socket(family)
-        sockets.append(sock)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if spread:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    return sockets * count if not spread else sockets
 
 
 @dataclass(eq=False)
@@ -202,7 +164,7 @@ class Supervisor:
             loop.add_reader(channel, self._hear, worker, channel)
             fault = None
             while not ended.done() and fault is None:
-                await asyncio.wait({ended}, timeout=INTERVAL)
+                await asyncio.wait({ended}, timeout=HEARTBEAT)
                 fault = None if ended.done() else worker.vigil.second()
             if fault is not None:
                 _send(worker, signal.SIGKILL)

@@ -22,11 +22,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, cast
 
 import django
-import uvicorn
 from django.conf import settings
 
 from flashsale_project.serving import heartbeat, open_files
 from flashsale_project.serving.http.acceptor import Acceptor
+from flashsale_project.serving.limits import ANSWERS_TIMEOUT, DRAIN, HEARTBEAT, RETIRE, SPARE_FILES
+from flashsale_project.serving.uvicorn_parts import Config, Server
 
 if TYPE_CHECKING:  # Django is set up when uvicorn imports the application
     from flashsale_project.serving.http.protocol import Protocol
@@ -34,21 +35,11 @@ if TYPE_CHECKING:  # Django is set up when uvicorn imports the application
 
 logger = logging.getLogger(__name__)
 
-KEEP_ALIVE = 5
-"""Seconds that an idle connection is kept; so long retiring lasts at most, with a second to spare."""
 
-DRAIN = 0.5
-"""Seconds for which a stopping worker still takes connections and answers ``503 draining``, and then as
-long again for those that it has taken."""
-
-STOP_TIMEOUT = 10
-"""Seconds that requests under way may take once the worker has stopped listening."""
-
-
-class WorkerServer(uvicorn.Server):
+class WorkerServer(Server):
     """A uvicorn server that drains or retires instead of just closing its connections."""
 
-    def __init__(self, config: uvicorn.Config, channel: socket.socket) -> None:
+    def __init__(self, config: Config, channel: socket.socket) -> None:
         super().__init__(config)
         self._channel = channel
         self._retiring = False
@@ -63,7 +54,7 @@ class WorkerServer(uvicorn.Server):
         self._retiring = self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Called by uvicorn. Tells the supervisor that connections are served."""
+        """Serve connections, and tell the supervisor so."""
         await super().startup([])
         make_protocol = partial(
             cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class),
@@ -77,25 +68,30 @@ class WorkerServer(uvicorn.Server):
         self._hang_up_on_the_slow()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Called by uvicorn when it is time to go."""
-        state = self.server_state
+        """Drain or retire: answer what is under way, let connections end, and close what the worker owns.
+
+        `limits` adds up how long that may take.
+        """
         # From now on every answer closes its connection, so that no client's next request meets a
         # connection which is just being closed.
-        state.default_headers = [*state.default_headers, (b"connection", b"close")]
-        for connection in state.connections:
-            cycle = getattr(connection, "cycle", None)
-            if cycle is not None and not cycle.response_complete:
-                cycle.keep_alive = False
+        defaults = self.server_state.default_headers
+        self.server_state.default_headers = [*defaults, (b"connection", b"close")]
+        for connection in self._connections():
+            connection.answer_no_more()
         runtime: Runtime = self.lifespan.state["runtime"]
         if not self._retiring:
             runtime.draining = True
             await asyncio.sleep(DRAIN)
         for acceptor in self._acceptors:
             acceptor.close(let_in=not self._retiring)
-        await self._until_idle(KEEP_ALIVE + 1 if self._retiring else DRAIN)
-        for connection in list(state.connections):
-            cast("Protocol", connection).hang_up_on_the_slow()
+        await self._until_idle(RETIRE if self._retiring else DRAIN)
+        for connection in self._connections():
+            connection.hang_up_on_the_slow()
         await super().shutdown()
+
+    def _connections(self) -> "list[Protocol]":
+        """Those that are open now: uvicorn takes them for protocols of its own."""
+        return cast("list[Protocol]", list(self.server_state.connections))
 
     async def _until_idle(self, timeout: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -106,13 +102,13 @@ class WorkerServer(uvicorn.Server):
     # Timers of their own: uvicorn's `on_tick` is not called any more while the worker drains or retires.
 
     def _hang_up_on_the_slow(self) -> None:
-        for connection in list(self.server_state.connections):
-            cast("Protocol", connection).on_second()
+        for connection in self._connections():
+            connection.on_second()
         asyncio.get_running_loop().call_later(1, self._hang_up_on_the_slow)
 
     def _beat(self) -> None:
         heartbeat.beat(self._channel)
-        asyncio.get_running_loop().call_later(heartbeat.INTERVAL, self._beat)
+        asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
 
     def _supervisor_gone(self) -> None:
         if not self._channel.recv(64):
@@ -128,10 +124,10 @@ def main(listen_fd: int, channel_fd: int) -> None:
     from flashsale_project.serving.http.express import ExpressProtocol
     from flashsale_project.serving.http.protocol import Protocol
 
-    Protocol.max_connections = open_files.allow_all() - open_files.SPARE
+    Protocol.max_connections = open_files.allow_all() - SPARE_FILES
     channel = socket.socket(fileno=channel_fd)
     channel.setblocking(False)
-    config = uvicorn.Config(
+    config = Config(
         "flashsale_project.asgi:application",
         http=ExpressProtocol if settings.FLASHSALE_LANE == "express" else Protocol,
         loop="uvloop",
@@ -140,8 +136,7 @@ def main(listen_fd: int, channel_fd: int) -> None:
         log_config=None,
         access_log=False,
         proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=STOP_TIMEOUT,
+        timeout_graceful_shutdown=ANSWERS_TIMEOUT,
     )
     server = WorkerServer(config, channel)
     signal.signal(signal.SIGHUP, server.retire)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from flashsale_project.serving.heartbeat import SILENCE_TIMEOUT
+from flashsale_project.serving.limits import SILENCE_TIMEOUT
 from tests.acceptance.conftest import PROJECT, MakeService, Service
 from tests.conftest import DEADLINE
 from tests.support.client import Client

@@ -26,11 +26,13 @@ from flashsale_project.postgres.binaries import EmbeddedPostgresError
 from flashsale_project.postgres.server import EmbeddedPostgres
 from flashsale_project.serving import open_files
 from flashsale_project.serving.greeting import address, count_of_workers, greeting, note_on_kept_sales
+from flashsale_project.serving.limits import BIND_TIMEOUT, MAX_WORKERS, MIN_FILES
+from flashsale_project.serving.listening import listen
 from flashsale_project.serving.metrics_directory import metrics_directory
 from flashsale_project.serving.sale_events import SaleEvents
 from flashsale_project.serving.screen import Screen
 from flashsale_project.serving.status_line import StatusLine
-from flashsale_project.serving.supervisor import Supervisor, listen
+from flashsale_project.serving.supervisor import Supervisor
 from sales import statements
 from sales.certificate import certify
 from sales.conf import LIMITS, SaleOptions, variable
@@ -42,10 +44,6 @@ from sales.rotation import Kept, kept, log_created, rotate
 
 logger = logging.getLogger(__name__)
 
-BIND_TIMEOUT = 3.0
-"""Seconds to wait for a port that is taken: the workers of a killed service need a moment to leave it."""
-
-MAX_WORKERS = 32
 MAX_PORT = 65535
 
 MEANINGS = {
@@ -142,9 +140,9 @@ class Command(BaseCommand):
     @staticmethod
     def _count_files() -> None:
         """Each connection is an open file, and so is much else."""
-        if (most := open_files.allowed()) < open_files.NEEDED:
+        if (most := open_files.allowed()) < MIN_FILES:
             raise CommandError(
-                f"Only {most} open files are allowed, and a worker needs at least {open_files.NEEDED}: "
+                f"Only {most} open files are allowed, and a worker needs at least {MIN_FILES}: "
                 "allow 10,000 or more with `ulimit -n` (systemd: LimitNOFILE=)."
             )
 

@@ -13,13 +13,9 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 
+from flashsale_project.serving.limits import ACCEPT_PAUSE, AT_ONCE
+
 logger = logging.getLogger(__name__)
-
-AT_ONCE = 1000
-"""Connections taken in one turn of the loop at most."""
-
-PAUSE = 1.0
-"""Seconds without new connections when the system has no room for one."""
 
 SO_ATTACH_FILTER = 26
 """Of <asm-generic/socket.h>; Python does not name it."""
@@ -58,7 +54,7 @@ class Acceptor:
         except OSError as error:  # most likely there are too many open files
             logger.error("no connection can be taken: %s", error)
             self._loop.remove_reader(self._listener)
-            self._resuming = self._loop.call_later(PAUSE, self._resume)
+            self._resuming = self._loop.call_later(ACCEPT_PAUSE, self._resume)
 
     def _waiting(self) -> Iterator[socket.socket]:
         with contextlib.suppress(BlockingIOError):

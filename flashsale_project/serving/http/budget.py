@@ -1,8 +1,8 @@
-"""How much of something there may be at once."""
+"""How many bytes there may be at once of something that many share."""
 
 
 class Budget:
-    """A number of bytes that many share."""
+    """A number of bytes."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -13,4 +13,21 @@ class Budget:
         if difference > 0 and self.used + difference > self.total:
             return False
         self.used += difference
+        return True
+
+
+class Share:
+    """What one of the many has of a budget. It must be given back, with ``resize(0)``."""
+
+    __slots__ = ("_budget", "size")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.size = 0
+
+    def resize(self, size: int) -> bool:
+        """Have so many bytes from now on; false, and nothing has changed, where it is too much."""
+        if not self._budget.change(size - self.size):
+            return False
+        self.size = size
         return True

@@ -10,20 +10,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 
-MAX_TARGET = 8192
-"""Bytes of a request's target."""
-
-MAX_LINE = MAX_TARGET + 64
-"""Bytes of a request line."""
-
-MAX_HEADERS = 64 * 1024
-"""Bytes of headers that a request may have."""
-
-MAX_FIELDS = 128
-"""Headers that a request may have, and trailers."""
-
-MAX_BODY = 1024 * 1024
-"""Bytes of a body: no more than forms of the admin and small documents have one."""
+from flashsale_project.serving.limits import MAX_BODY, MAX_FIELDS, MAX_HEADERS, MAX_TARGET
 
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 TEXT = rb"[\t -~\x80-\xff]"

@@ -9,9 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flashsale_project.serving.http.heads import (
-    MAX_BODY,
-    MAX_HEADERS,
-    MAX_LINE,
     TEXT,
     TOKEN,
     BadMessage,
@@ -27,18 +24,15 @@ from flashsale_project.serving.http.heads import (
     read_line,
     uri_too_long,
 )
-
-MAX_EMPTY_LINES = 8
-"""Empty lines before a request that are overlooked: some clients send one after a body."""
-
-MAX_CHUNK_LINE = 256
-"""Bytes of the line that begins a chunk."""
-
-MAX_EXTENSIONS = 4096
-"""Bytes of chunk extensions in a request. Nobody looks at them."""
-
-MAX_TRAILERS = 8192
-"""Bytes of trailers. They are dropped: whoever took them for headers could be told anything."""
+from flashsale_project.serving.limits import (
+    MAX_BODY,
+    MAX_CHUNK_LINE,
+    MAX_EMPTY_LINES,
+    MAX_EXTENSIONS,
+    MAX_HEADERS,
+    MAX_LINE,
+    MAX_TRAILERS,
+)
 
 _FRAMING = {b"content-length", b"transfer-encoding", b"host"}
 

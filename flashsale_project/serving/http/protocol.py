@@ -1,60 +1,37 @@
 """One HTTP connection: requests in, one after another, and an answer to each, from the ASGI application.
 
+The way of a request: `data_received` feeds the reader, `_go_on` takes whole requests from it as long as
+the connection is free, `_begin` hands one to the application (`cycle`), which writes its answer to the
+transport and tells `on_response_complete`; then `_go_on` again.
+
 What cannot be read as a request, is too much or comes too slowly is refused with a problem document, after
 the answers to what came before it, and ends its connection. A request is begun when it is whole and right and
 all before it are answered, so nobody is refused what was done, or answered twice.
-
-Of uvicorn there are its `RequestResponseCycle`, which is the ASGI side of one request, its `FlowControl`, and
-what its server knows of all connections. `tests/integration/serving/http/test_uvicorn.py` lists every name.
 """
 
 import asyncio
-import logging
 from typing import Any, cast
-from urllib.parse import unquote
 
-import uvicorn
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
-from uvicorn.server import ServerState
-
-from flashsale_project.serving.http.budget import Budget
-from flashsale_project.serving.http.heads import BadMessage, Head
+from flashsale_project.serving.http.budget import Budget, Share
+from flashsale_project.serving.http.cycle import Answering, Application, Cycle
+from flashsale_project.serving.http.heads import BadMessage
 from flashsale_project.serving.http.messages import Reader, Request
+from flashsale_project.serving.http.phases import Life, Phase
+from flashsale_project.serving.limits import FREE, MAX_CONNECTIONS, MAX_KEPT, REQUEST_TIMEOUT
+from flashsale_project.serving.uvicorn_parts import Config, FlowControl, ServerState
 from sales.problems import problem
-
-logger = logging.getLogger(__name__)
-
-MAX_KEPT = 64 * 1024 * 1024
-"""Bytes of requests that a worker keeps of all its connections together: those that are still coming, those
-that wait for their turn, and the bodies of those that are being answered."""
-
-FREE = 4096
-"""Bytes of a connection that do not count: no ordinary request is refused for the sake of large ones."""
-
-REQUEST_TIMEOUT = 15
-"""Seconds that a request may take to arrive, and a new connection to send its first."""
-
-WRITE_TIMEOUT = 30
-"""Seconds that a client may leave its answers unread."""
-
-LISTENING = 2
-"""Seconds for which somebody who has closed their side is thought to listen for the answer to a question. Who
-has left looks the same. What changes something is answered in any case."""
-
-SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 budget = Budget(MAX_KEPT)
+"""That of all connections of a worker, for what they have sent and nobody has answered yet."""
 
 
 class Flow(FlowControl):
     """uvicorn's flow control, where nobody but the protocol decides when to read on."""
 
     def resume_reading(self) -> None:
-        """Called by uvicorn where the body of a request is wanted: it is there."""
+        """Do nothing: uvicorn calls it where the body of a request is wanted, and that is there."""
 
     def read_on(self) -> None:
         """Read again, if reading was paused."""
@@ -64,104 +41,92 @@ class Flow(FlowControl):
 class Protocol(asyncio.Protocol):
     """One connection, answered by Django. `on_second` must be called once a second."""
 
-    max_connections = 10_000
+    max_connections = MAX_CONNECTIONS
     """How many a worker may have; more are told that it is overloaded."""
 
     transport: asyncio.Transport
     flow: Flow
 
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        self.loop = _loop or asyncio.get_running_loop()
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
         self.server_state = server_state
-        self.cycle: Any = None
-        """What is being answered: a `RequestResponseCycle`, or what a subclass puts there."""
-        self._config = config
-        self._app_state = app_state
+        self.life = Life()
+        self.cycle: Answering | None = None
+        """What is being answered."""
+        self._application = Application(config, app_state, self.life)
         self._reader = Reader()
-        self._task: asyncio.Task[None] | None = None
-        self._addresses: dict[str, Any] = {}
-        self._kept = 0
-        self._body_size = 0
-        self._age = 0  # seconds since something happened that `on_second` waits for
-        self._is_question = False
-        self._has_answered = False
-        self._has_said_all = False
-        self._is_lost = False
+        self._share = Share(budget)
+
+    @property
+    def phase(self) -> Phase:
+        """What is waited for."""
+        return self.life.phase(
+            is_unread=self.flow.write_paused,
+            is_closing=self.transport.is_closing(),
+            is_answering=self.cycle is not None,
+            is_question=self.cycle is not None and self.cycle.is_question,
+            is_receiving=self._reader.is_receiving,
+        )
 
     # --- what the transport calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the transport."""
+        """Join the connections of the worker, or tell the client that there are too many."""
         self.transport = cast(asyncio.Transport, transport)
         self.flow = Flow(self.transport)
         self.server_state.connections.add(self)  # type: ignore[arg-type]
-        self._addresses = {
-            "server": get_local_addr(self.transport),
-            "client": get_remote_addr(self.transport),
-            "scheme": "https" if is_ssl(self.transport) else "http",
-        }
+        self._application.learn_addresses(self.transport)
         if len(self.server_state.connections) > self.max_connections:
             self._refuse(BadMessage(503, "overloaded", "Too many connections are open.", retry_after=1))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the transport: what is being answered ends, what waits is never begun."""
-        self._is_lost = True
+        """End what is being answered; what waits is never begun."""
+        self.life.is_lost = True
         self.server_state.connections.discard(self)
         self._reader = Reader()
-        self._keep(0)
+        self._share.resize(0)
         self.flow.resume_writing()  # who waits to write finds that nobody is there
-        if self._task is not None:
-            self.cycle.disconnected = True
-            self._task.cancel()
-            self._task = None
+        if self.cycle is not None:
+            self.cycle.abandon()
         # A cycle knows this protocol: memory that only the collector would find.
         self.cycle = None
 
     def eof_received(self) -> bool:
-        """Called by the transport: the client has said all it wants, and may still listen."""
-        self._has_said_all = True
-        self._age = 0
+        """Note that the client has said all it wants; true where it may still listen for an answer."""
+        self.life.has_said_all = True
+        self.life.age = 0
         return not self._is_through()
 
     def data_received(self, data: bytes) -> None:
-        """Called by the transport."""
+        """Read on, and answer what is whole."""
         if not self._reader.is_receiving:
-            self._age = 0
+            self.life.age = 0
         self._reader.feed(data)
         try:
-            self._keep(self._reader.held + self._body_size)
+            self._keep()
         except BadMessage as refusal:
             self._refuse(refusal)
         else:
             self._go_on()
 
     def pause_writing(self) -> None:
-        """Called by the transport."""
+        """Begin nothing more: the client leaves too much unread."""
         self.flow.pause_writing()
-        self._age = 0
+        self.life.age = 0
 
     def resume_writing(self) -> None:
-        """Called by the transport."""
+        """Go on: the client has read."""
         self.flow.resume_writing()
-        self._age = 0
+        self.life.age = 0
         self._go_on()
 
     # --- what uvicorn calls
 
     def on_response_complete(self) -> None:
-        """Called by uvicorn after each answer."""
-        self._task = None
-        self._body_size = 0
+        """Go on: all of an answer was written."""
         self._answered()
 
     def shutdown(self) -> None:
-        """Called by uvicorn's server: close after the answer that is being given, if there is one."""
+        """Close after the answer that is being given, if there is one."""
         if self.cycle is None:
             self.transport.close()
         else:
@@ -169,26 +134,28 @@ class Protocol(asyncio.Protocol):
 
     # --- what the worker calls
 
+    def answer_no_more(self) -> None:
+        """Let the answer that is being given, if there is one, be the last."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
     def hang_up_on_the_slow(self) -> None:
         """End the connection where it is its client who is waited for."""
-        if self.flow.write_paused or (self.cycle is None and self._reader.is_receiving):
+        if self.phase in (Phase.UNREAD, Phase.RECEIVING):
             self.transport.abort()
 
     def on_second(self) -> None:
         """End the connection where its client has been too slow for too long."""
-        self._age += 1
-        if self.flow.write_paused or self.transport.is_closing():
-            if self._age > WRITE_TIMEOUT:
-                self.transport.abort()
-        elif self.cycle is not None:
-            if self._has_said_all and self._is_question and self._age > LISTENING:
-                self.transport.abort()
-        elif self._reader.is_receiving:
-            if self._age > REQUEST_TIMEOUT:
-                detail = f"A request must arrive within {REQUEST_TIMEOUT} s."
-                self._refuse(BadMessage(408, "request_timeout", detail))
-        elif self._age > (self._config.timeout_keep_alive if self._has_answered else REQUEST_TIMEOUT):
+        phase = self.phase
+        if not self.life.second(phase):
+            return
+        if phase is Phase.RECEIVING:
+            detail = f"A request must arrive within {REQUEST_TIMEOUT} s."
+            self._refuse(BadMessage(408, "request_timeout", detail))
+        elif phase in (Phase.NEW, Phase.IDLE):
             self.transport.close()
+        else:
+            self.transport.abort()
 
     # --- requests, one after another
 
@@ -197,10 +164,10 @@ class Protocol(asyncio.Protocol):
         try:
             while self._is_free() and self._begin_next():
                 pass
+            self._keep()
         except BadMessage as refusal:
             self._refuse(refusal)
             return
-        self._keep(self._reader.held + self._body_size)
         if self._is_free() or not self._reader.held:
             self.flow.read_on()
         else:
@@ -214,7 +181,7 @@ class Protocol(asyncio.Protocol):
 
     def _is_through(self) -> bool:
         """Whether nothing can come any more, and nobody waits for an answer."""
-        return self._has_said_all and self._is_free()
+        return self.life.has_said_all and self._is_free()
 
     def _begin_next(self) -> bool:
         """Begin to answer the next request, if it is there. Raises `BadMessage`."""
@@ -226,74 +193,37 @@ class Protocol(asyncio.Protocol):
         return request is not None
 
     def _begin(self, request: Request) -> None:
-        self.cycle = RequestResponseCycle(
-            scope=self._scope(request.head),  # type: ignore[arg-type]
+        self.life.age = 0
+        self.cycle = cycle = Cycle(
+            request,
+            application=self._application,
             transport=self.transport,
             flow=self.flow,
-            logger=logger,
-            access_logger=logger,
-            access_log=False,
             default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=False,
-            keep_alive=request.head.keep_alive,
             on_response=self.on_response_complete,
         )
-        self.cycle.body = request.body
-        self.cycle.more_body = False
-        self.cycle.message_event.set()
-        self._body_size = len(request.body)
-        self._is_question = request.head.method in SAFE_METHODS
-        self._age = 0
-        self._task = self.loop.create_task(self.cycle.run_asgi(self._application), name="a request")
-        self.server_state.tasks.add(self._task)
-        self._task.add_done_callback(self.server_state.tasks.discard)
-
-    async def _application(self, scope: Any, receive: Any, send: Any) -> None:
-        """The ASGI application, which is cancelled when its client is gone: that is no error of its own."""
-        try:
-            await self._config.loaded_app(scope, receive, send)
-        except asyncio.CancelledError:
-            if not self._is_lost:
-                raise
-
-    def _scope(self, head: Head) -> dict[str, Any]:
-        path, _, query = head.target.partition(b"?")
-        text = path.decode()
-        return {
-            "type": "http",
-            "asgi": {"version": self._config.asgi_version, "spec_version": "2.3"},
-            "http_version": head.version,
-            "method": head.method,
-            "root_path": "",
-            "path": unquote(text) if "%" in text else text,
-            "raw_path": path,
-            "query_string": query,
-            "headers": head.headers,
-            "state": self._app_state.copy(),
-            **self._addresses,
-        }
+        self.server_state.tasks.add(cycle.task)
+        cycle.task.add_done_callback(self.server_state.tasks.discard)
 
     def _answered(self) -> None:
         """All of an answer was written."""
         self.cycle = None
         self.server_state.total_requests += 1
-        self._has_answered = True
-        self._age = 0
+        self.life.has_answered = True
+        self.life.age = 0
         if not self.transport.is_closing():
             self._go_on()
 
-    def _keep(self, size: int) -> None:
+    def _keep(self) -> None:
         """Note how many bytes of requests are kept here. Raises `BadMessage` where it is too much for all."""
-        kept = max(0, size - FREE)
-        if not budget.change(kept - self._kept):
+        body = 0 if self.cycle is None else self.cycle.size
+        if not self._share.resize(max(0, self._reader.held + body - FREE)):
             raise BadMessage(503, "overloaded", "Too much is being received at once.", retry_after=1)
-        self._kept = kept
 
     def _refuse(self, refusal: BadMessage) -> None:
         """Answer nothing more but this, in its turn, and close."""
         self._reader.refuse(refusal)
-        self._keep(self._body_size)
+        self._keep()
         if self.cycle is not None:
             return
         response = problem(refusal.status, refusal.reason, refusal.detail, retry_after=refusal.retry_after)

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from flashsale_project.serving.heartbeat import INTERVAL, SILENCE_TIMEOUT
-from flashsale_project.serving.supervisor import Supervisor, listen
+from flashsale_project.serving.limits import HEARTBEAT, SILENCE_TIMEOUT
+from flashsale_project.serving.listening import listen
+from flashsale_project.serving.supervisor import Supervisor
 from tests import processes
 from tests.conftest import DEADLINE, eventually
 
@@ -87,10 +88,10 @@ async def test_a_supervisor_that_slept_gives_its_workers_time_to_wake_up(
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     time.sleep(SILENCE_TIMEOUT + 1)  # noqa: ASYNC251  (the supervisor is stopped like its workers)
-    await asyncio.sleep(3 * INTERVAL)  # it wakes up before them
+    await asyncio.sleep(3 * HEARTBEAT)  # it wakes up before them
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
-    await asyncio.sleep(3 * INTERVAL)
+    await asyncio.sleep(3 * HEARTBEAT)
     assert workers() == pids
 
 

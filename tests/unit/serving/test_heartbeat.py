@@ -2,7 +2,8 @@
 
 import socket
 
-from flashsale_project.serving.heartbeat import READY_TIMEOUT, SILENCE_TIMEOUT, Vigil, beat
+from flashsale_project.serving.heartbeat import Vigil, beat
+from flashsale_project.serving.limits import READY_TIMEOUT, SILENCE_TIMEOUT
 
 
 def seconds(vigil: Vigil, count: int) -> list[str]:

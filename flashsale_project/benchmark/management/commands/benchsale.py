@@ -18,11 +18,8 @@ from flashsale_project.benchmark.options import Options
 from flashsale_project.benchmark.report import text
 from flashsale_project.benchmark.run import run
 from flashsale_project.benchmark.wrk import is_installed
+from flashsale_project.serving.limits import MAX_WORKERS, SPARE_FILES
 from sales.parameters import whole_number
-
-MAX_WORKERS = 32
-SPARE_FILES = 200
-"""Open files of a process that has all the connections."""
 
 INTERRUPTED = 130
 """What shells call the exit code of a command that was ended by Ctrl-C."""

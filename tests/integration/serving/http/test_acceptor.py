@@ -78,7 +78,7 @@ async def test_who_waits_at_the_end_is_let_in_where_that_is_wanted(
 async def test_without_room_for_a_connection_it_tries_again_later(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(acceptor, "PAUSE", 0.01)
+    monkeypatch.setattr(acceptor, "ACCEPT_PAUSE", 0.01)
 
     class Full:
         """A listening socket while there are too many open files."""

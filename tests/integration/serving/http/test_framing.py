@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flashsale_project.serving.http.heads import MAX_BODY, MAX_FIELDS
+from flashsale_project.serving.limits import MAX_BODY, MAX_FIELDS
 from sales.models import Sale
 from sales.runtime import Runtime
 from tests.conftest import eventually

@@ -10,7 +10,7 @@ import pytest
 
 from flashsale_project import asgi
 from flashsale_project.access.admin_slots import AdminSlots
-from flashsale_project.serving.http.protocol import LISTENING
+from flashsale_project.serving.limits import LISTENING
 from sales.connections import connection_info
 from sales.runtime import Runtime
 from tests.conftest import eventually
@@ -61,7 +61,7 @@ async def test_who_closes_their_side_and_asks_something_is_thought_to_listen_for
         await lane.send(RECEIPT)
         await lane.arrive()
         lane.client.close()
-        await eventually(lambda: lane.protocol._has_said_all)
+        await eventually(lambda: lane.protocol.life.has_said_all)
         seconds_pass(lane, LISTENING)
         assert len(lane.state.tasks) == 1
         seconds_pass(lane, 1)
@@ -87,12 +87,29 @@ async def test_who_closes_their_side_and_changes_something_is_answered_whenever_
         await lane.send(post("/checkout?user_id=1&item_id=1"))
         await lane.arrive()
         lane.client.shutdown(1)
-        await eventually(lambda: lane.protocol._has_said_all)
+        await eventually(lambda: lane.protocol.life.has_said_all)
         seconds_pass(lane, 100)
         assert not lane.protocol.lost
     await until(lane, lambda: lane.protocol.lost)
     await lane.read()
     assert statuses(lane) == [200]
+
+
+async def test_a_question_that_was_answered_before_counts_for_nothing(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await lane.send(PING)
+    await lane.settle()
+    async with commits_held(monkeypatch):
+        await lane.send(post("/checkout?user_id=1&item_id=1"))
+        await lane.arrive()
+        lane.client.shutdown(1)
+        await eventually(lambda: lane.protocol.life.has_said_all)
+        seconds_pass(lane, LISTENING + 1)
+        assert not lane.protocol.transport.is_closing()
+    await until(lane, lambda: lane.protocol.lost)
+    await lane.read()
+    assert statuses(lane) == [200, 200]
 
 
 # --- the admin, which works in threads

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from flashsale_project.serving.http.heads import MAX_HEADERS, MAX_LINE
-from flashsale_project.serving.http.protocol import FREE, REQUEST_TIMEOUT, WRITE_TIMEOUT, Protocol, budget
+from flashsale_project.serving.http.protocol import Protocol, budget
+from flashsale_project.serving.limits import FREE, MAX_HEADERS, MAX_LINE, REQUEST_TIMEOUT, WRITE_TIMEOUT
 from sales.runtime import Runtime
 from tests.conftest import eventually
 from tests.support.lanes import (
@@ -206,7 +206,7 @@ async def test_a_lost_connection_leaves_nothing(lane: Lane, monkeypatch: pytest.
         await eventually(lambda: lane.protocol.flow.read_paused)
         lane.protocol.transport.abort()
         await eventually(lambda: lane.protocol.lost)
-        assert lane.protocol._reader.held == lane.protocol._kept == 0
+        assert lane.protocol._reader.held == lane.protocol._share.size == 0
         assert lane.protocol.cycle is None
         assert lane.state.total_requests == 0
 

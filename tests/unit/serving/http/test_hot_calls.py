@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashsale_project.serving.http.express import HOT
-from flashsale_project.serving.http.heads import MAX_FIELDS
+from flashsale_project.serving.http.hot import HOT
 from flashsale_project.serving.http.messages import Reader
+from flashsale_project.serving.limits import MAX_FIELDS
 from tests.unit.serving.http.test_messages import HEADERS, HOSTS, MANY, ours, value
 
 HOT_LINES = st.sampled_from(

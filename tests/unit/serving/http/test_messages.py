@@ -11,15 +11,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flashsale_project.serving.http.heads import (
+from flashsale_project.serving.http.heads import BadMessage
+from flashsale_project.serving.http.messages import Reader
+from flashsale_project.serving.limits import (
     MAX_BODY,
+    MAX_CHUNK_LINE,
+    MAX_EMPTY_LINES,
     MAX_FIELDS,
     MAX_HEADERS,
     MAX_LINE,
     MAX_TARGET,
-    BadMessage,
+    MAX_TRAILERS,
 )
-from flashsale_project.serving.http.messages import MAX_CHUNK_LINE, MAX_EMPTY_LINES, MAX_TRAILERS, Reader
 
 
 class Message(NamedTuple):
