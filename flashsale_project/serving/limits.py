@@ -38,11 +38,11 @@ there is a second to spare."""
 ANSWERS_TIMEOUT = 10
 """That requests under way may take once the worker has stopped listening."""
 
-STOP_TIMEOUT = 20
+STOP_TIMEOUT = 30
 """For workers to stop before they are killed. Each may take two times `DRAIN`, `ANSWERS_TIMEOUT`, and then
 the time limit of a batch, for what was accepted and is not saved yet."""
 
-RETIRE_TIMEOUT = 30
+RETIRE_TIMEOUT = 35
 """For a worker to retire before it is killed: the same, with `RETIRE` instead of `DRAIN`."""
 
 # --- a connection
