@@ -1,4 +1,7 @@
-"""The first screen of `runsale`: where the service is, how to use it, and which options do not apply yet."""
+"""The first screen of `runsale`: where the service is, how to use it, and which options do not apply yet.
+
+And its last line.
+"""
 
 import socket
 from collections.abc import Sequence
@@ -6,6 +9,7 @@ from collections.abc import Sequence
 from django.conf import settings
 from django.http.request import validate_host
 
+from sales.certificate import certify
 from sales.models import Sale
 from sales.rotation import Kept
 
@@ -82,6 +86,19 @@ def note_on_kept_sales(kept: Sequence[Kept]) -> str:
         "To begin afresh: stop, `python manage.py flush` (deletes all sales, checkouts and users), start."
     )
     return "\n".join([*lines, ""])
+
+
+def farewell(answers: int, sale: Sale | None) -> str:
+    """What was done, and how the current sale stands. Raises Django's database errors."""
+    text = f"Stopped after {answers:,} answers."
+    if sale is None:
+        return text
+    certificate = certify(sale)
+    verdict = "every invariant holds." if certificate.is_valid else "INVARIANTS ARE BROKEN: verifysale."
+    return (
+        f"{text} Sale {sale.pk}: {certificate.sold:,} sold, {certificate.held:,} held, "
+        f"{certificate.available + certificate.expired:,} free, all of it in the database; {verdict}"
+    )
 
 
 def _facts(sale: Sale) -> dict[str, int]:

@@ -1,9 +1,12 @@
 """The sockets that a service listens on."""
 
+import errno
 import socket
 import sys
+import time
 
-from flashsale_project.serving.limits import BACKLOG
+from flashsale_project.serving.exceptions import CannotStart
+from flashsale_project.serving.limits import BACKLOG, BIND_TIMEOUT
 
 
 def listen(host: str, port: int, count: int) -> list[socket.socket]:
@@ -32,3 +35,20 @@ def listen(host: str, port: int, count: int) -> list[socket.socket]:
         sock.bind(address)
         sock.listen(BACKLOG)
     return sockets * count if not spread else sockets
+
+
+def listen_soon(host: str, port: int, count: int) -> list[socket.socket]:
+    """The same, and wait for a port that is taken, but not for long. Raises `CannotStart`."""
+    give_up = time.monotonic() + BIND_TIMEOUT
+    while True:
+        try:
+            return listen(host, port, count)
+        except UnicodeError as error:
+            raise CannotStart(f"--host {host[:40]!r} is no name of a host.") from error
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > give_up:
+                raise CannotStart(
+                    f"Cannot listen on {host}:{port}: {error.strerror or error}. "
+                    "Choose another --port or --host, or stop what is using it."
+                ) from error
+            time.sleep(0.1)

@@ -8,6 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from flashsale_project.serving.exceptions import CannotStart
+from sales.metrics import DIRECTORY_VARIABLE
+
 
 @contextlib.contextmanager
 def metrics_directory(data_dir: Path) -> Iterator[Path]:
@@ -29,6 +32,21 @@ def metrics_directory(data_dir: Path) -> Iterator[Path]:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=home)))
             fcntl.flock(stack.enter_context(_open(directory)), fcntl.LOCK_EX)
         yield directory
+
+
+@contextlib.contextmanager
+def shared_metrics(data_dir: Path) -> Iterator[None]:
+    """Make it the directory of this process, and of the workers that it starts. Raises `CannotStart`."""
+    with contextlib.ExitStack() as stack:
+        try:
+            directory = stack.enter_context(metrics_directory(data_dir))
+        except OSError as error:
+            raise CannotStart(
+                f"The data directory {data_dir} cannot be used: {error.strerror}. "
+                "Let FLASHSALE_DATA_DIR name one that this account may write to."
+            ) from error
+        os.environ[DIRECTORY_VARIABLE] = str(directory)
+        yield
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from flashsale_project.serving.limits import (
     SPARE_FILES,
     STOP_TIMEOUT,
 )
-from sales.runtime import SAVE_TIMEOUT
+from sales.limits import SAVE_TIMEOUT
 
 OVERHEAD = 2.0
 """Seconds for all that has no limit because it takes none: the ticks of uvicorn, closing, the interpreter."""

@@ -78,7 +78,7 @@ class Command(BaseCommand):
         """Measure and print. Raises `CommandError` where anything failed, or was interrupted."""
         wanted = self._options(options)
         quiet = options["verbosity"] == 0 or options["json"] == "-"
-        terminate = signal.signal(signal.SIGTERM, _interrupt)
+        terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             results = run(wanted, _say_nothing if quiet else self._say)
         except RuntimeError as error:
@@ -144,7 +144,3 @@ def _lane(text: str) -> str:
 
 def _say_nothing(text: str) -> None:
     pass
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
