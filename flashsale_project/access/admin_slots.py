@@ -35,8 +35,8 @@ class AdminSlots:
     @asynccontextmanager
     async def taken(self, *, is_staff: bool, is_login: bool) -> AsyncIterator[None]:
         """Wait for a place and have it as long as the context lasts. Raises `Refusal` (`OVERLOADED`)."""
-        kind = "staff" if is_staff else "login" if is_login else "all"
-        with self._admission.entered(kind):
+        who = "staff" if is_staff else "login" if is_login else "all"
+        with self._admission.entered(who):
             async with AsyncExitStack() as stack:
                 if is_login:
                     await stack.enter_async_context(self._logins)

@@ -11,6 +11,6 @@ class ContentSecurityPolicyMiddleware(MiddlewareMixin):
     """Sends `POLICY` with every answer."""
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        """Called by Django."""
+        """Add the header; nothing else is changed."""
         response["Content-Security-Policy"] = POLICY
         return response

@@ -21,7 +21,7 @@ class StaffPassMiddleware(MiddlewareMixin):
     """Gives the pass to staff with each answer, and takes it from everybody else."""
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        """Called by Django."""
+        """Set the cookie of the pass, or delete one that the browser should not have any more."""
         key = request.session.session_key
         if key is not None and request.user.is_active and request.user.is_staff:
             response.set_cookie(

@@ -45,7 +45,7 @@ _complaints = _Complaints()
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Called by Django for whatever it cannot take, above all a host that is not in ``ALLOWED_HOSTS``."""
+    """The page for what Django cannot take, above all a host that is not in ``ALLOWED_HOSTS``."""
     if not isinstance(exception, DisallowedHost):
         return _page(400, "This request cannot be understood.")
     host = request.META.get("HTTP_HOST", "")[:MAX_HOST]
@@ -61,7 +61,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Called by Django for a form that is not known to come from a page of ours."""
+    """The page for a form that is not known to come from a page of ours."""
     advice = "Go back, load the page again, and send the form again."
     if reason == REASON_NO_CSRF_COOKIE and settings.CSRF_COOKIE_SECURE:
         advice = (

@@ -13,7 +13,7 @@ class Instead(BaseCommand):
     reason: ClassVar[str]
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """Called by Django. Parses nothing: the options of the command that is meant are not known here."""
+        """Refuse and exit with 1. Parses nothing: the options of the command that is meant are not known."""
         if {"-h", "--help"} & set(argv):
             super().run_from_argv(argv)
         sys.exit(f"Error: {self.reason}")
