@@ -1,7 +1,7 @@
 """What one connection may send, keep waiting and leave unread, on both lanes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +12,6 @@ from sales.runtime import Runtime
 from tests.conftest import eventually
 from tests.support.lanes import (
     KEEP_ALIVE,
-    LANES,
     NEVER,
     Lane,
     commits_held,
@@ -24,13 +23,6 @@ from tests.support.lanes import (
 )
 
 PING = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-@pytest.fixture(params=LANES, ids=lambda kind: kind.__name__.lower())
-async def lane(worker: Runtime, request: pytest.FixtureRequest) -> AsyncIterator[Lane]:
-    """A connection to each of the lanes."""
-    async with connected(request.param, worker) as connection:
-        yield connection
 
 
 def seconds_pass(lane: Lane, seconds: int) -> None:

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from flashsale_project.serving.http.hot import HOT
 from flashsale_project.serving.http.messages import Reader
 from flashsale_project.serving.limits import MAX_FIELDS
-from tests.unit.serving.http.test_messages import HEADERS, HOSTS, MANY, ours, value
+from tests.unit.serving.http.h11_reader import ours, value
+from tests.unit.serving.http.streams import HEADERS, HOSTS
+from tests.unit.serving.http.test_messages import MANY
 
 HOT_LINES = st.sampled_from(
     [
