@@ -8,6 +8,7 @@ from blockbuster import blockbuster_ctx
 
 from tests.unit.batching.store import Store
 from tests.unit.batching.virtual_clock import VirtualClockLoop
+from tests.unit.batching.works import Works
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -25,3 +26,9 @@ def _blocking_the_loop_fails() -> Iterator[None]:
 async def store() -> Store:
     """An empty store whose gate is open."""
     return Store()
+
+
+@pytest.fixture
+async def works() -> Works:
+    """Works whose gate is open."""
+    return Works()

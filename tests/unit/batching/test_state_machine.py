@@ -330,7 +330,7 @@ class ProcessorMachine(RuleBasedStateMachine):
 
 
 ProcessorMachine.TestCase.settings = settings(
-    max_examples=300,
+    max_examples=100,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
