@@ -1,7 +1,7 @@
 """Fixtures: sales in real PostgreSQL, and workers opened and closed around a test."""
 
-import asyncio
 import shutil
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -15,12 +15,17 @@ from flashsale_project.postgres.base import embedded_postgres
 from sales.conf import SaleOptions
 from sales.connections import connection_info
 from sales.models import Sale
-from sales.refusals import Refusal
 from sales.rotation import create_sale
 from sales.runtime import Runtime
+from tests.support.waiting import DEADLINE, eventually, until_it_works
 
-DEADLINE = 20
-"""Seconds after which a state that was waited for is given up: far more than a slow machine needs."""
+__all__ = ["DEADLINE", "eventually", "until_it_works"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take Ctrl-C even if who starts us ignores it (``nohup``, ``&`` in a script): children inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -118,23 +123,3 @@ def sql(transactional_db: None) -> Callable[..., list[tuple[Any, ...]]]:
             connection.close()
 
     return run
-
-
-async def eventually(check: Callable[[], Any]) -> Any:
-    """Wait until a check is true, and return what it returned."""
-    async with asyncio.timeout(DEADLINE):
-        while not (result := check()):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    return result
-
-
-async def until_it_works(call: Callable[[], Awaitable[Any]]) -> Any:
-    """Repeat a call until the database is reached again; it must not take a restart."""
-    async with asyncio.timeout(DEADLINE):
-        while True:
-            try:
-                return await call()
-            except Refusal as refusal:
-                if refusal.reason.name not in ("database_unavailable", "outcome_unknown"):
-                    raise
-                await asyncio.sleep(0.05)

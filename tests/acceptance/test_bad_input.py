@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from sales.codes import new_code
-from tests.acceptance.conftest import MakeService, Service
 from tests.support.client import Answer, Client
+from tests.support.service import MakeService, Service
 
-NEW = str(uuid4())
+NEW = "a5f1c2d4-7e36-4b8a-9c0d-1e2f3a4b5c6d"
 
 
 def counts(service: Service) -> list[tuple[object, ...]]:

@@ -5,13 +5,10 @@ import contextlib
 import http.client
 import itertools
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +28,9 @@ from sales.models import Sale
 from sales.refusals import ITEM_SOLD
 from sales.runtime import Runtime
 from sales.views import refused
-from tests.acceptance.conftest import PROJECT, START, clean_environment
-from tests.conftest import DEADLINE
+from tests.support.processes import WORKER, told_of
+from tests.support.service import clean_environment, launch
+from tests.support.waiting import DEADLINE, START, wait_for
 from tests.unit.benchmark.test_benchmark import OUTCOME
 
 SMALL = ["--items", "200", "--connections", "8", "--workers", "1", "--seconds", "1", "--lanes", "express"]
@@ -50,29 +48,13 @@ def directory() -> Iterator[Path]:
 def start(directory: Path, *arguments: str) -> "subprocess.Popen[str]":
     """Run the command with its temporary files in this directory."""
     (directory / "tmp").mkdir(mode=0o755)
-    return subprocess.Popen(
-        [sys.executable, "manage.py", "benchsale", *SMALL, "--client", "builtin", *arguments],
-        cwd=PROJECT,
+    return launch(
+        *("benchsale", *SMALL, "--client", "builtin", *arguments),
         env=clean_environment(directory) | {"TMPDIR": str(directory / "tmp")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     )
-
-
-def processes_of(directory: Path) -> list[str]:
-    """The command lines of all processes that were told of this directory."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                told = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if os.fsencode(directory) in told:
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-    return found
 
 
 def test_a_small_run_measures_everything(directory: Path) -> None:
@@ -135,7 +117,7 @@ def test_a_small_run_measures_everything(directory: Path) -> None:
     assert "FAILED" not in stdout
     ET.fromstring(drawing.read_text())
     assert list((directory / "tmp").iterdir()) == []
-    assert processes_of(directory) == []
+    assert told_of(str(directory)) == []
 
 
 def assert_ordered(latency: dict[str, Any], count: int | None = None) -> None:
@@ -148,20 +130,13 @@ def test_an_interrupted_run_leaves_nothing(directory: Path) -> None:
     assert process.stdout is not None
     with process:
         assert "express, workers: 1" in process.stdout.readline()
-        wait_for(lambda: any("flashsale_project.serving.worker" in line for line in processes_of(directory)))
+        wait_for(lambda: any(WORKER in line for line in told_of(str(directory))))
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=START)
     assert process.returncode == 130
     assert stderr == "CommandError: Interrupted; everything was stopped.\n"
     assert list((directory / "tmp").iterdir()) == []
-    assert processes_of(directory) == []
-
-
-def wait_for(check: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not check():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    assert told_of(str(directory)) == []
 
 
 async def test_damage_after_a_sell_out_is_found(

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import START, MakeService, Service
 from tests.support.client import Client
+from tests.support.service import MakeService, Service
+from tests.support.waiting import START
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +17,9 @@ def lane() -> str:
     return "express"
 
 
-async def certificate(client: Client, sale: int) -> dict[str, object]:
+async def certificate(service: Service, sale: int) -> dict[str, object]:
     """The certificate of a sale, once it is written."""
-    async with asyncio.timeout(START):
+    async with asyncio.timeout(START), Client(service.port) as client:
         while (answer := await client.get(f"/sales/{sale}/certificate")).status == 404:
             assert answer.reason == "no_certificate"
             await asyncio.sleep(0.1)
@@ -52,18 +53,18 @@ async def test_every_sale_gets_its_certificate(make_service: MakeService) -> Non
         code = (await client.post("/checkout?user_id=7")).text
         assert (await client.post(f"/purchase?code={code}")).text == "purchased"
         sale = (await client.get(f"/checkouts/{code}")).json["sale_id"]
-        tampered = await tamper_with_the_next(service, sale)
-        document = await certificate(client, sale)
-        exit_code, again = proven_now(service, sale)
-        assert exit_code == 0
-        for invariant in again["invariants"]:
-            del invariant["examples"]  # rows of the database are not for everybody
-        assert document | {"issued_at": None} == again | {"issued_at": None}
-        assert document["holds"] is True
-        assert document["sold"] == 1
-        document = await certificate(client, tampered)
-        assert document["holds"] is False
-        assert proven_now(service, tampered)[0] == 1
+    tampered = await tamper_with_the_next(service, sale)
+    document = await certificate(service, sale)
+    exit_code, again = proven_now(service, sale)
+    assert exit_code == 0
+    for invariant in again["invariants"]:
+        del invariant["examples"]  # rows of the database are not for everybody
+    assert document | {"issued_at": None} == again | {"issued_at": None}
+    assert document["holds"] is True
+    assert document["sold"] == 1
+    document = await certificate(service, tampered)
+    assert document["holds"] is False
+    assert proven_now(service, tampered)[0] == 1
     service.wait_for(f"SALE {tampered} BREAKS ITS INVARIANTS: python manage.py verifysale {tampered}\n")
     service.wait_for(rf"ERROR sales\.certificate\[\d+\]: Sale {tampered} .* BREAKS ITS INVARIANTS")
     assert f"SALE {sale} " not in service.output

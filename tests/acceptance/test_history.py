@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.acceptance.conftest import MakeService
 from tests.acceptance.history.driver import Load, Plan
 from tests.acceptance.history.evidence import ALONE, LAG
 from tests.acceptance.history.journeys import EVERYTHING, hope
 from tests.acceptance.history.judge import judge_load
 from tests.acceptance.history.operations import Call
+from tests.support.service import MakeService
 
 DEADLINE = 60
 

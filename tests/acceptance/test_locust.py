@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from sales.codes import new_code
-from tests.acceptance.conftest import PROJECT, START, MakeService
+from tests.support.service import PROJECT, MakeService
+from tests.support.waiting import START, eventually
 
 # Not by importing it: that would patch the sockets of all tests.
 pytestmark = pytest.mark.skipif(
@@ -113,7 +114,9 @@ def impostor(sale: dict[str, Any]) -> Iterator[tuple[int, list[dict[str, str]]]]
 )
 async def test_counts_that_are_wrong_fail_the_run(sold: int, available: int, words: str) -> None:
     with impostor({"id": 3, "items": 10, "sold": sold, "held": 0, "available": available}) as (port, heads):
-        locust = await start_locust(port, users=10, seconds=4)
+        locust = await start_locust(port, users=10, seconds=10 * START)
+        await eventually(lambda: len(heads) > 100, 2 * START)
+        locust.send_signal(signal.SIGTERM)
         output = (await locust.communicate())[0].decode()
     assert locust.returncode == 2, output
     assert words in output

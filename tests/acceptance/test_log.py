@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import PROJECT, START, MakeService, Service
-from tests.conftest import DEADLINE, eventually
 from tests.support.client import Client
+from tests.support.service import PROJECT, MakeService, Service
+from tests.support.waiting import DEADLINE, START, eventually
 
 STATUS = r"\d\d:\d\d:\d\d  \|  sale \d+: sold 0  held 0  free 100  \|  0 answers/s  \|  2/2 workers"
 
@@ -50,7 +50,7 @@ async def buy(service: Service, count: int) -> None:
 
 async def test_the_life_of_a_service_is_told_in_events(make_service: MakeService) -> None:
     service = make_service(items=20, FLASHSALE_LOG_FORMAT="json").start()
-    pid = service.process.pid if service.process else 0
+    pid = service.pid
     workers = service.workers()
     (started,) = events(service, "service.started")
     assert started["address"] == f"http://127.0.0.1:{service.port}"
@@ -167,7 +167,7 @@ def _ignores_hangup(service: Service) -> bool:
 
 def test_it_tells_what_it_does_while_it_starts(service: Service) -> None:
     steps = [
-        "Starting PostgreSQL" if "DATABASE_URL" not in service.environment else "Connecting to the database",
+        "Connecting to the database",
         "Bringing the tables up to date …",
         "Making sales of 100 items each …",
         "Starting 2 workers …",

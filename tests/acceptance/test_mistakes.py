@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import PROJECT, START, MakeService, Service, clean_environment
+from tests.support.service import PROJECT, MakeService, Service, clean_environment
+from tests.support.waiting import START
 
 Result = subprocess.CompletedProcess[str]
 
@@ -167,7 +168,7 @@ def test_few_open_files_are_refused_with_the_number_that_is_needed(tmp_path: Pat
 def test_a_fresh_clone_says_what_makes_the_tables_and_createsuperuser_does(
     make_service: MakeService, tmp_path: Path
 ) -> None:
-    service = make_service()
+    service = make_service(embedded=True)
     for command in ("verifysale", "rotatesale", "expirecheckouts"):
         error = error_of(service.manage(command))
         assert 'relation "sales_sale" does not exist' in error

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.conftest import Service
-from tests.conftest import DEADLINE
 from tests.support.client import Client
+from tests.support.service import Service
+from tests.support.waiting import DEADLINE
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin:/opt/homebrew/bin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: nginx-light)")

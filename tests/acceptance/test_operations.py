@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from flashsale_project.serving.limits import SILENCE_TIMEOUT
-from tests.acceptance.conftest import PROJECT, MakeService, Service
-from tests.conftest import DEADLINE
 from tests.support.client import Client
+from tests.support.service import PROJECT, MakeService, Service
+from tests.support.waiting import DEADLINE
 
 
 @dataclass

@@ -1,36 +1,27 @@
 """A connection pooler between the service and PostgreSQL: exact in session mode, refused in any other."""
 
 import asyncio
-import shutil
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from sales.connections import POOLED
-from tests.acceptance.conftest import MakeService
-from tests.acceptance.faults.conftest import Database
 from tests.support.client import Client
+from tests.support.database import NewUrl
 from tests.support.pooler import pooler
+from tests.support.service import MakeService
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
-    """A server of our own."""
-    directory = Path(tempfile.mkdtemp(prefix="flashsale pooler "))
-    directory.chmod(0o755)
-    database = Database(directory)
-    yield database
-    database.close()
-    shutil.rmtree(directory, ignore_errors=True)
+def lane() -> str:
+    """The usual one: a worker refuses a pooler before it has one."""
+    return "express"
 
 
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
 def test_a_pooler_that_shares_sessions_is_refused(
-    make_service: MakeService, database: Database, mode: str
+    make_service: MakeService, new_url: NewUrl, mode: str
 ) -> None:
-    with pooler(database.create(), mode) as between:
+    with pooler(new_url(), mode) as between:
         service = make_service()
         service.environment["DATABASE_URL"] = between.url
         refused = service.manage("runsale", "--port", "0")
@@ -39,9 +30,9 @@ def test_a_pooler_that_shares_sessions_is_refused(
 
 
 async def test_a_pooler_in_session_mode_is_as_good_as_none(
-    make_service: MakeService, database: Database
+    make_service: MakeService, new_url: NewUrl
 ) -> None:
-    with pooler(database.create(), "session") as between:
+    with pooler(new_url(), "session") as between:
         service = make_service()
         service.environment["DATABASE_URL"] = between.url
         await asyncio.to_thread(service.start)

@@ -15,9 +15,10 @@ import pytest
 from psycopg import sql
 
 from flashsale_project.postgres.server import LOG_FILE
-from tests import processes
-from tests.acceptance.conftest import START, MakeService, Service
+from tests.support import processes
 from tests.support.client import Client
+from tests.support.service import MakeService, Service
+from tests.support.waiting import START
 
 WRONG = "sesame-0123456789"
 SESSION = "Cookie: sessionid=0123456789abcdefghijklmnopqrstuv\r\n"
@@ -31,15 +32,15 @@ def lane() -> str:
 
 
 @contextmanager
-def command_lines(service: Service) -> Iterator[set[bytes]]:
+def command_lines(service: Service) -> Iterator[set[str]]:
     """The command lines of the service and of all its processes, from its start on."""
-    seen: set[bytes] = set()
+    seen: set[str] = set()
     over = threading.Event()
 
     def look() -> None:
         while not over.wait(0.02):
             if service.process is not None:
-                seen.update(processes.descendants(service.process.pid).values())
+                seen.update(" ".join(words) for words in processes.descendants(service.pid).values())
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -71,8 +72,7 @@ def set_password(connection: psycopg.Connection, password: str) -> None:
 
 
 async def test_the_password_of_the_database_is_never_shown(make_service: MakeService) -> None:
-    service = make_service()
-    service.environment.pop("DATABASE_URL", None)  # the embedded server: its password can be changed
+    service = make_service(embedded=True)  # whose password can be changed
     outputs = []
     with command_lines(service) as seen:
         await asyncio.to_thread(service.start)
@@ -103,19 +103,14 @@ async def test_the_password_of_the_database_is_never_shown(make_service: MakeSer
         outputs += [result.stdout, result.stderr]
 
         # The server dies.
-        (server,) = [
-            pid
-            for pid, command in processes.descendants(service.process.pid).items()
-            if b"postgres\0-D\0" in command
-        ]
-        os.kill(server, signal.SIGKILL)
+        os.kill(processes.postmaster(service.pid), signal.SIGKILL)
         service.wait_for("The database server ended; starting it again")
         await until_answered(service, "/readyz", 200)
         assert service.stop() == 0
-    assert any(b"initdb\0" in command for command in seen)
-    assert any(b"flashsale_project.serving.worker\0" in command for command in seen)
+    assert any("initdb " in command for command in seen)
+    assert any(processes.WORKER in command for command in seen)
     outputs += [service.output, log.read_text()]
     assert "Traceback" in service.output
     assert "password authentication failed" in service.output
-    assert not any(secret.encode() in command for command in seen for secret in (password, WRONG))
+    assert not any(secret in command for command in seen for secret in (password, WRONG))
     assert not any(secret in output for output in outputs for secret in (password, WRONG))

@@ -6,7 +6,6 @@ Machines differ and are shared; the figures in the README say where they come fr
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,9 @@ import pytest
 from sales.inventory import HELD, HoldBatch, Inventory, ItemRow, SaleFacts
 from sales.models import Sale
 from sales.runtime import Runtime
-from tests.acceptance.conftest import MakeService, lane, make_service
+from tests.acceptance.conftest import lane, make_service
+from tests.support.processes import resident
+from tests.support.service import MakeService
 
 __all__ = ["lane", "make_service"]
 
@@ -123,14 +124,12 @@ async def test_a_hold_in_memory(big_sale: Sale, open_worker: Any, report: Callab
 
 
 def test_start_and_memory(make_service: MakeService, report: Callable[[str, str], None]) -> None:
-    service = make_service(items=10_000)
+    service = make_service(items=10_000, embedded=True)
     for what in ("a new database", "an existing database"):
         began = time.perf_counter()
         service.start()
         report(f"from runsale to ready, {what}", f"{time.perf_counter() - began:.1f} s")
         if what == "an existing database":
             for pid in service.workers():
-                status = Path(f"/proc/{pid}/status").read_text()
-                resident = int(status.partition("VmRSS:")[2].split()[0]) / 1024
-                report("a worker's resident memory", f"{resident:.0f} MB")
+                report("a worker's resident memory", f"{resident(pid):.0f} MB")
         assert service.stop() == 0

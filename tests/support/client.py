@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Self
 
-from tests.conftest import DEADLINE
+from tests.support.waiting import DEADLINE
 
 
 @dataclass(frozen=True)

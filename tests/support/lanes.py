@@ -18,7 +18,7 @@ from flashsale_project.serving.http.express import ExpressProtocol
 from flashsale_project.serving.http.protocol import Protocol
 from sales.connections import connection_info
 from sales.runtime import Runtime
-from tests.conftest import DEADLINE
+from tests.support.waiting import DEADLINE
 
 HEADERS = [(b"date", b"Sat, 21 Nov 2026 00:00:00 GMT"), (b"server", b"uvicorn")]
 CODE = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")

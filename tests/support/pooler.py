@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from flashsale_project.postgres.binaries import Account, credentials
-from tests.conftest import DEADLINE
+from tests.support.waiting import DEADLINE
 
 CONFIGURATION = """
 [databases]

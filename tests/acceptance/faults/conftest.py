@@ -1,24 +1,16 @@
 """What every fault needs: a service under load, and the judgement at its end."""
 
 import asyncio
-import shutil
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
 from zlib import crc32
 
 import psycopg
 import pytest
-from django.conf import settings
 
-from flashsale_project.postgres.server import EmbeddedPostgres
 from sales.connections import CONNECT_TIMEOUT, STATEMENT_TIMEOUT
-from tests.acceptance.conftest import MakeService, Service
 from tests.acceptance.faults.table import FaultTable
 from tests.acceptance.history.connection import Connection
 from tests.acceptance.history.driver import Address, Load, Plan
@@ -27,8 +19,9 @@ from tests.acceptance.history.journeys import EVERYTHING
 from tests.acceptance.history.judge import judge_load
 from tests.acceptance.history.operations import Call
 from tests.acceptance.history.rows import CLOCK_SLACK
+from tests.support.service import MakeService, Service
 
-BACK = 60
+BACK = 120
 """Seconds for a service to serve everybody again; only a deadline."""
 
 CROWD = Plan(journeys=EVERYTHING, clients=30, pause=0.01)
@@ -74,39 +67,7 @@ def embedded(make_service: MakeService, full: bool) -> Service:
     Shared by the tests of a module; each finds it running and leaves it so.
     """
     items = 200_000 if full else 20_000
-    service = make_service("--checkout-ttl", "2", "--user-limit", "4", items=items)
-    service.environment.pop("DATABASE_URL", None)
-    return service.start()
-
-
-class Database:
-    """A PostgreSQL of the tests' own, for those who put something between it and a service."""
-
-    def __init__(self, directory: Path) -> None:
-        self._server = EmbeddedPostgres(directory, settings.FLASHSALE_PG_BIN)
-        self._url = self._server.acquire()
-
-    def create(self) -> str:
-        """Make an empty database and return its URL."""
-        name = f"flashsale_{uuid4().hex}"
-        with psycopg.connect(self._url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return urlunsplit(urlsplit(self._url)._replace(path=f"/{name}"))
-
-    def close(self) -> None:
-        """Stop it."""
-        self._server.release()
-
-
-@pytest.fixture(scope="session")
-def database() -> Iterator[Database]:
-    """One server for all of these tests."""
-    directory = Path(tempfile.mkdtemp(prefix="flashsale faults "))
-    directory.chmod(0o755)
-    database = Database(directory)
-    yield database
-    database.close()
-    shutil.rmtree(directory, ignore_errors=True)
+    return make_service("--checkout-ttl", "2", "--user-limit", "4", items=items, embedded=True).start()
 
 
 @dataclass

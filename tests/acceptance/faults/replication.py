@@ -16,8 +16,8 @@ from django.conf import settings
 from flashsale_project.postgres.binaries import Account, credentials, environment, find_binaries, run
 from flashsale_project.postgres.cluster import USER
 from flashsale_project.postgres.ports import HOST, PORTS
-from tests.acceptance.faults.processes import descendants, send
-from tests.conftest import DEADLINE
+from tests.support.processes import descendants, send
+from tests.support.waiting import DEADLINE
 
 NAME = "standby"
 """What standbys call themselves."""

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.acceptance.conftest import MakeService, Service
-from tests.acceptance.faults.conftest import BACK, Database, Judged
-from tests.acceptance.faults.processes import many_files, resident
+from tests.acceptance.faults.conftest import BACK, Judged
 from tests.acceptance.history.connection import Connection
 from tests.acceptance.history.driver import Plan
 from tests.acceptance.history.journeys import EVERYTHING
+from tests.support.processes import many_files, resident
+from tests.support.service import MakeService, Service
 
 IDLE, BUSY, SLOW = 10_000, 1_000, 200
 PATIENCE = 30
@@ -32,9 +32,8 @@ def files() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def service(files: None, make_service: MakeService, database: Database, full: bool) -> Service:
+def service(files: None, make_service: MakeService, full: bool) -> Service:
     service = make_service("--checkout-ttl", "2", "--user-limit", "4", items=100_000 if full else 20_000)
-    service.environment["DATABASE_URL"] = database.create()
     return service.start()
 
 

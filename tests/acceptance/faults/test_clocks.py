@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from tests.acceptance.conftest import MakeService, Service
-from tests.acceptance.faults.conftest import BACK, Database, Judged
+from tests.acceptance.faults.conftest import BACK, Judged
 from tests.acceptance.history.connection import Connection
+from tests.support.service import MakeService, Service
 
 SKEW = 30
 """Seconds that the clock of one worker is ahead, and that of the other behind."""
@@ -46,12 +46,12 @@ if "flashsale_project.serving.worker" in sys.orig_argv:
 
 
 async def test_the_clocks_of_the_workers_are_wrong(
-    make_service: MakeService, judged: Judged, database: Database, full: bool, tmp_path: Path
+    make_service: MakeService, judged: Judged, full: bool, tmp_path: Path
 ) -> None:
     """What has expired, and which sale is on, is decided by the database's clock alone."""
     (tmp_path / "sitecustomize.py").write_text(SITE_CUSTOMIZE)
     service = make_service("--period", "4", "--checkout-ttl", "1", "--user-limit", "4", items=5_000)
-    service.environment |= {"DATABASE_URL": database.create(), "PYTHONPATH": str(tmp_path)}
+    service.environment["PYTHONPATH"] = str(tmp_path)
     await asyncio.to_thread(service.start)
     async with asyncio.timeout(BACK):
         seen: set[int] = set()

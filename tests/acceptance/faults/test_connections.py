@@ -7,25 +7,19 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.acceptance.conftest import MakeService, Service
-from tests.acceptance.faults.conftest import (
-    BACK,
-    BLIND,
-    WITHOUT_DATABASE,
-    Database,
-    Judged,
-    until_unavailable,
-)
+from tests.acceptance.faults.conftest import BACK, BLIND, WITHOUT_DATABASE, Judged, until_unavailable
 from tests.acceptance.history.driver import Load, Plan, Shopper
 from tests.acceptance.history.operations import Call
+from tests.support.database import NewUrl
 from tests.support.proxy import Cut, Direction, Proxy
+from tests.support.service import MakeService, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def proxy(database: Database) -> AsyncIterator[Proxy]:
-    async with Proxy(database.create()) as proxy:
+async def proxy(new_url: NewUrl) -> AsyncIterator[Proxy]:
+    async with Proxy(new_url()) as proxy:
         yield proxy
 
 

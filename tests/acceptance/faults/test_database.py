@@ -9,11 +9,12 @@ from functools import partial
 import psycopg
 import pytest
 
-from tests.acceptance.conftest import Service
 from tests.acceptance.faults.conftest import BACK, BLIND, WITHOUT_DATABASE, Judged, until_unavailable
-from tests.acceptance.faults.processes import descendants, postmaster, send
 from tests.acceptance.history.connection import Connection, Response
 from tests.acceptance.history.operations import Call
+from tests.support.database import execute
+from tests.support.processes import descendants, postmaster, send
+from tests.support.service import Service
 
 TERMINATE = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -32,7 +33,7 @@ async def test_it_ends(
         run.runs = 5 if full else 1
         for _ in range(run.runs):
             await run.load.more(100)
-            pid = postmaster(embedded)
+            pid = postmaster(embedded.pid)
             ended_at = time.monotonic()
             send(sig, [pid])
             await run.load.until(partial(_is_gone, embedded, pid), BACK)
@@ -45,7 +46,7 @@ async def test_it_is_silent(embedded: Service, judged: Judged, full: bool) -> No
         run.runs = 5 if full else 1
         for _ in range(run.runs):
             await run.load.more(100)
-            pid = postmaster(embedded)
+            pid = postmaster(embedded.pid)
             stopped = [pid, *descendants(pid)]
             send(signal.SIGSTOP, stopped)
             try:
@@ -63,7 +64,7 @@ async def test_all_its_connections_are_ended(embedded: Service, judged: Judged, 
         for _ in range(run.runs):
             await run.load.more(50)
             ended_at = time.monotonic()
-            await asyncio.to_thread(_execute, url, TERMINATE)
+            await asyncio.to_thread(execute, url, TERMINATE)
             await run.wait_until_back(ended_at)
     assert run.failures <= WITHOUT_DATABASE
 
@@ -126,11 +127,5 @@ def _read_only(url: str, on: bool) -> None:
         connection.execute(TERMINATE)
 
 
-def _execute(url: str, statement: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(statement)
-
-
 def _is_gone(service: Service, pid: int) -> bool:
-    assert service.process is not None
-    return pid not in descendants(service.process.pid)
+    return pid not in descendants(service.pid)

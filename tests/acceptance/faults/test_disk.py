@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import MakeService
 from tests.acceptance.faults.conftest import BLIND, WITHOUT_DATABASE, Judged, until_unavailable
 from tests.acceptance.history.operations import Call
+from tests.support.service import MakeService
 
 SIZE = 140
 """MB: the new cluster takes half of it."""
@@ -36,8 +36,7 @@ def small_disk(full: bool) -> Iterator[Path]:
 
 
 async def test_the_disk_is_full(make_service: MakeService, judged: Judged, small_disk: Path) -> None:
-    service = make_service("--checkout-ttl", "2", "--user-limit", "4", items=20_000)
-    service.environment.pop("DATABASE_URL", None)
+    service = make_service("--checkout-ttl", "2", "--user-limit", "4", items=20_000, embedded=True)
     service.environment["FLASHSALE_DATA_DIR"] = str(small_disk)
     await asyncio.to_thread(service.start)
     filler = small_disk / "filler"

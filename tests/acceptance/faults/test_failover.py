@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.conftest import MakeService, Service
 from tests.acceptance.faults.conftest import WITHOUT_DATABASE, Judged, Run, until_unavailable
 from tests.acceptance.faults.replication import Pair
 from tests.acceptance.history.operations import Call
 from tests.support.proxy import Proxy
+from tests.support.service import MakeService, Service
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from uuid import UUID
 
 import pytest
 
-from tests.acceptance.conftest import MakeService, Service
-from tests.acceptance.faults.conftest import BACK, Database, Judged, Run
-from tests.acceptance.faults.processes import resident
+from tests.acceptance.faults.conftest import BACK, Judged, Run
 from tests.acceptance.history.connection import Connection
 from tests.acceptance.history.operations import Call
+from tests.support.processes import resident
+from tests.support.service import MakeService, Service
 
 MEMORY = 60
 """MB that a worker may grow by, whatever is asked for and however often."""
@@ -42,9 +42,8 @@ def _code() -> UUID:
 
 
 @pytest.fixture(scope="module")
-def service(make_service: MakeService, database: Database, full: bool) -> Service:
+def service(make_service: MakeService, full: bool) -> Service:
     service = make_service("--checkout-ttl", "2", "--user-limit", "4", items=100_000 if full else 20_000)
-    service.environment["DATABASE_URL"] = database.create()
     return service.start()
 
 
@@ -57,7 +56,7 @@ async def test_unknown_ids_and_hung_up_connections(service: Service, judged: Jud
         await run.load.more(100)
         alone = len(run.load.operations)
         for make in FLOODS.values():
-            await flood(service, make, 8_000 if full else 1_000)
+            await flood(service, make, 8_000 if full else 400)
         beside = len(run.load.operations)
         await run.load.more(100)
     print(f"a hold: {_held(run, 0, alone)} before the floods, {_held(run, alone, beside)} beside them")

@@ -7,13 +7,14 @@ from functools import partial
 
 import pytest
 
-from tests.acceptance.conftest import MakeService
-from tests.acceptance.faults.conftest import BACK, Database, Judged
-from tests.acceptance.faults.processes import many_files, resident
+from tests.acceptance.faults.conftest import BACK, Judged
 from tests.acceptance.history.driver import Load, Plan, Shopper
 from tests.acceptance.history.journeys import SHOPPING
 from tests.acceptance.history.operations import Call
+from tests.support.database import NewUrl
+from tests.support.processes import many_files, resident
 from tests.support.proxy import Proxy
+from tests.support.service import MakeService
 
 CLIENTS = 13_000
 """Who ask at the same time: some thousands more than may wait (10,000) or be saved at once (1,000)."""
@@ -32,9 +33,9 @@ def files() -> Iterator[None]:
 
 @pytest.mark.usefixtures("files")
 async def test_a_full_queue_refuses_at_once(
-    make_service: MakeService, judged: Judged, database: Database, full: bool
+    make_service: MakeService, judged: Judged, new_url: NewUrl, full: bool
 ) -> None:
-    async with Proxy(database.create()) as proxy:
+    async with Proxy(new_url()) as proxy:
         service = make_service(items=100_000 if full else 20_000, workers=1)
         service.environment["DATABASE_URL"] = proxy.url
         await asyncio.to_thread(service.start)

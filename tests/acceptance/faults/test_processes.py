@@ -10,11 +10,11 @@ from functools import partial
 
 import pytest
 
-from tests.acceptance.conftest import Service
 from tests.acceptance.faults.conftest import BACK, CROWD, Judged
-from tests.acceptance.faults.processes import family, send
 from tests.acceptance.history.driver import Load
 from tests.acceptance.history.journeys import SHOPPING
+from tests.support.processes import send
+from tests.support.service import Service
 
 GONE = {"no answer: ConnectionResetError", "no answer: ConnectionRefusedError"}
 
@@ -39,7 +39,7 @@ async def test_everything_is_killed_and_started_again(embedded: Service, judged:
         run.runs = 5 if full else 1
         for _ in range(run.runs):
             await run.load.more(100)
-            send(signal.SIGKILL, family(embedded))
+            send(signal.SIGKILL, embedded.family())
             await asyncio.to_thread(embedded.wait)
             started_at = time.monotonic()
             await asyncio.to_thread(embedded.start)

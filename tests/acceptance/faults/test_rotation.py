@@ -2,18 +2,15 @@
 
 import asyncio
 
-from tests.acceptance.conftest import MakeService
-from tests.acceptance.faults.conftest import Database, Judged
+from tests.acceptance.faults.conftest import Judged
 from tests.acceptance.history.operations import Call
+from tests.support.service import MakeService
 
 
-async def test_short_hours_at_peak(
-    make_service: MakeService, judged: Judged, database: Database, full: bool
-) -> None:
+async def test_short_hours_at_peak(make_service: MakeService, judged: Judged, full: bool) -> None:
     """Nobody is refused at a boundary, and every hour is exact."""
-    hours, period = (24, 5) if full else (4, 3)
+    hours, period = (24, 5) if full else (2, 6)
     service = make_service("--period", str(period), "--checkout-ttl", "2", "--user-limit", "4", items=3_000)
-    service.environment["DATABASE_URL"] = database.create()
     await asyncio.to_thread(service.start)
     async with judged(f"rotation at peak: hours of {period} s", service) as run:
         run.runs = hours

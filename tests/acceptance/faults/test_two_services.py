@@ -4,16 +4,17 @@ import asyncio
 import signal
 import time
 
-from tests.acceptance.conftest import MakeService
-from tests.acceptance.faults.conftest import Database, Judged
-from tests.acceptance.faults.processes import family, send
+from tests.acceptance.faults.conftest import Judged
 from tests.acceptance.history.operations import Call
+from tests.support.database import NewUrl
+from tests.support.processes import send
+from tests.support.service import MakeService
 
 
 async def test_they_are_exact_together(
-    make_service: MakeService, judged: Judged, database: Database, full: bool
+    make_service: MakeService, judged: Judged, new_url: NewUrl, full: bool
 ) -> None:
-    url = database.create()
+    url = new_url()
     options, items = ("--checkout-ttl", "1", "--user-limit", "4"), 100_000 if full else 10_000
     services = [make_service(*options, items=items) for _ in range(2)]
     for service in services:
@@ -27,7 +28,7 @@ async def test_they_are_exact_together(
         run.runs = 5 if full else 1
         for _ in range(run.runs):
             await run.load.more(100)
-            send(signal.SIGKILL, family(services[1]))
+            send(signal.SIGKILL, services[1].family())
             await asyncio.to_thread(services[1].wait)
             await run.load.more(20)  # the other serves on
             started_at = time.monotonic()

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from django.core.management import call_command
+from django.db import connection
 from django.db.models import F
 
 from batching import SaveFailed
@@ -17,7 +18,7 @@ from batching.examples.trains import booking
 from batching.examples.trains.booking import MAX_TRIES, BookingOffice, Conflict, Unavailable
 from batching.examples.trains.models import SEATS, Refused, Train
 from sales.connections import connection_info
-from tests.conftest import eventually
+from tests.support.waiting import eventually
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -129,6 +130,13 @@ async def test_a_booking_that_changes_nothing_saves_nothing(
     assert await asyncio.to_thread(sql, "SELECT version FROM trains_train") == [(1,)]
 
 
+@pytest.fixture
+def unconnected(transactional_db: None) -> None:
+    """The connection of the tests themselves is closed: what ends all others would break it for the next."""
+    connection.close()
+
+
+@pytest.mark.usefixtures("unconnected")
 async def test_a_connection_that_breaks_costs_one_booking(
     offices: tuple[BookingOffice, BookingOffice], sql: Sql
 ) -> None:
