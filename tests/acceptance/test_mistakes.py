@@ -85,6 +85,11 @@ def test_commands_that_cannot_work_name_the_one_to_use(command: str) -> None:
         ("FLASHSALE_LOG_LEVEL", "loud", "INFO, DEBUG, WARNING, ERROR or CRITICAL"),
         ("FLASHSALE_LANE", "fast", "express or django"),
         ("FLASHSALE_WORKERS", "0", "above zero"),
+        ("FLASHSALE_WORKERS", "1.5", "whole number"),
+        ("FLASHSALE_ITEMS", "many", "whole number"),
+        ("FLASHSALE_CHECKOUT_TTL", "-5", "above zero"),
+        ("FLASHSALE_PG_BIN", "/nowhere", "/nowhere"),
+        ("DATABASE_URL", "mysql://localhost/x", "postgresql://"),
         (
             "DATABASE_URL",
             "postgresql://me:secret@localhost:5432",
@@ -132,7 +137,16 @@ def test_a_data_directory_that_cannot_be_is_named_where_nothing_but_the_database
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("items", "-1"), ("user-limit", "0"), ("checkout-ttl", "86401"), ("workers", "33"), ("port", "-1")],
+    [
+        ("items", "-1"),
+        ("user-limit", "0"),
+        ("checkout-ttl", "86401"),
+        ("workers", "33"),
+        ("port", "-1"),
+        ("port", "70000"),
+        ("period", "0"),
+        ("items", "99999999"),
+    ],
 )
 def test_an_option_is_blamed_by_its_name_and_a_setting_by_its_own(
     option: str, value: str, tmp_path: Path
@@ -204,6 +218,20 @@ def test_a_database_that_never_answers_is_given_up(command: str, tmp_path: Path)
     error = error_of(result)
     assert f"The database sales at 127.0.0.1:{port} cannot be used: connection timeout expired" in error
     assert "DATABASE_URL" in error
+    assert "secret" not in result.stdout + error
+
+
+def test_a_database_that_is_down_is_told_in_one_sentence(tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound, and not listening: refused
+        port = nobody.getsockname()[1]
+        url = f"postgresql://me:secret@127.0.0.1:{port}/sales"
+        result = manage(
+            sys.executable, "runsale", "--port", "0", DATABASE_URL=url, FLASHSALE_DATA_DIR=str(tmp_path)
+        )
+    error = error_of(result)
+    assert f"127.0.0.1:{port}" in error
+    assert "refused" in error
     assert "secret" not in result.stdout + error
 
 
