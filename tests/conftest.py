@@ -28,6 +28,12 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first: nobody is left alone with it while the other processes are idle."""
+    items.sort(key=lambda item: item.get_closest_marker("acceptance") is None)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the embedded server of this run and remove its files."""
     database = settings.DATABASES["default"]
