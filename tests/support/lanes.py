@@ -34,12 +34,12 @@ class _Counts:
     lost = False
 
     def data_received(self, data: bytes) -> None:
-        """Called by the transport."""
+        """Count them, and pass them on."""
         self.received += len(data)
         super().data_received(data)  # type: ignore[misc]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the transport."""
+        """Remember that it is over."""
         self.lost = True
         super().connection_lost(exc)  # type: ignore[misc]
 

@@ -53,7 +53,7 @@ class FaultTable:
         return self.faults.setdefault(name, Fault())
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Called by pytest."""
+        """Print the table, one row for each fault that was met."""
         header = (
             "fault | runs | requests | acknowledged | unknown | lost | violations | back in service within"
         )

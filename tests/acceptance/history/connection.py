@@ -66,12 +66,12 @@ class Connection(asyncio.Protocol):
         self.closed = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the transport."""
+        """Keep what answers are asked through."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Called by the transport."""
+        """Hand over the answer once it is whole."""
         self._buffer += data
         head, end, rest = self._buffer.partition(b"\r\n\r\n")
         if not end:
@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
             self._waiting.set_result(Response(int(lines[0].split(" ", 2)[1]), headers, rest[:length]))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the transport."""
+        """Fail whoever still waits for an answer."""
         self.closed = True
         self._end()
 
