@@ -135,6 +135,68 @@ EVENTS = st.lists(
 )
 
 
+class History:
+    """What happened to a batcher, job by job. A job is its number, and its result the negative of it."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self.futures: list[asyncio.Future[int]] = []
+        self.left: set[int] = set()
+        self.seen: list[int] = []
+        self.busy = 0
+        self.broken = False
+
+    async def process(self, jobs: list[int]) -> list[int]:
+        """Take two seconds, and no more than was allowed; fail while it is broken."""
+        assert jobs
+        assert len(jobs) <= min(self.options["max_size"] or 999, self.options["max_pending"] or 999)
+        self.busy += 1
+        assert self.busy <= (self.options["max_concurrent"] or 999)
+        try:
+            await asyncio.sleep(2)
+        finally:
+            self.busy -= 1
+        if self.broken:
+            raise OSError("disk")
+        self.seen.extend(jobs)
+        return [-job for job in jobs]
+
+    def submit(self, batcher: Batcher[int, int]) -> None:
+        """One more job; only a full batcher that was told to may refuse it."""
+        try:
+            self.futures.append(batcher.submit(len(self.futures)))
+        except QueueFull:
+            assert self.options["when_full"] == "raise"
+            assert batcher.pending == self.options["max_pending"]
+
+    async def happen(self, batcher: Batcher[int, int], what: str, number: int) -> None:
+        """One event."""
+        if what == "submit":
+            for _ in range(number):
+                self.submit(batcher)
+        elif what == "cancel" and number < len(self.futures) and self.futures[number].cancel():
+            self.left.add(number)
+        elif what == "pass":
+            await asyncio.sleep(number)
+        elif what == "flush":
+            batcher.flush()
+        elif what == "break":
+            self.broken = bool(number)
+
+    def assert_each_job_had_one_outcome(self) -> None:
+        """Cancelled by who left, failed and not done, or done once."""
+        assert len(self.seen) == len(set(self.seen))
+        for number, future in enumerate(self.futures):
+            if number in self.left:
+                assert future.cancelled()
+            elif future.exception():
+                assert isinstance(future.exception(), ProcessFailed)
+                assert number not in self.seen
+            else:
+                assert future.result() == -number
+                assert number in self.seen
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     events=EVENTS,
@@ -148,55 +210,14 @@ EVENTS = st.lists(
 def test_every_job_has_exactly_one_outcome(events: list[tuple[str, int]], **options: Any) -> None:
     if options["max_size"] is None and options["max_wait"] is None:
         options["max_size"] = 4
-    seen: list[int] = []
-    broken = [0]
-    busy = [0]
-
-    async def process(jobs: list[int]) -> list[int]:
-        assert jobs
-        assert len(jobs) <= min(options["max_size"] or 999, options["max_pending"] or 999)
-        busy[0] += 1
-        assert busy[0] <= (options["max_concurrent"] or 999)
-        try:
-            await asyncio.sleep(2)
-        finally:
-            busy[0] -= 1
-        if broken[0]:
-            raise OSError("disk")
-        seen.extend(jobs)
-        return [-job for job in jobs]
 
     async def main() -> None:
-        futures: list[asyncio.Future[int]] = []
-        left: set[int] = set()
-        async with Batcher(process, **options) as batcher:
+        history = History(options)
+        async with Batcher(history.process, **options) as batcher:
             for what, number in events:
-                if what == "submit":
-                    for _ in range(number):
-                        try:
-                            futures.append(batcher.submit(len(futures)))
-                        except QueueFull:
-                            assert options["when_full"] == "raise"
-                            assert batcher.pending == options["max_pending"]
-                elif what == "cancel" and number < len(futures) and futures[number].cancel():
-                    left.add(number)
-                elif what == "pass":
-                    await asyncio.sleep(number)
-                elif what == "flush":
-                    batcher.flush()
-                elif what == "break":
-                    broken[0] = number
+                await history.happen(batcher, what, number)
         assert batcher.pending == 0
-        assert len(seen) == len(set(seen))
-        for number, future in enumerate(futures):
-            if number in left:
-                assert future.cancelled()
-            elif future.exception():
-                assert isinstance(future.exception(), ProcessFailed)
-                assert number not in seen
-            else:
-                assert future.result() == -number
-                assert number in seen
+        history.assert_each_job_had_one_outcome()
 
     with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
         runner.run(main())
