@@ -288,7 +288,7 @@ def scripts(draw: st.DrawFn) -> list[list[bytes]]:
 
 
 @settings(
-    max_examples=300,
+    max_examples=100,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
