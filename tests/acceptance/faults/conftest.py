@@ -10,7 +10,7 @@ from zlib import crc32
 import psycopg
 import pytest
 
-from sales.connections import CONNECT_TIMEOUT, STATEMENT_TIMEOUT
+from sales.limits import CONNECT_TIMEOUT, STATEMENT_TIMEOUT
 from tests.acceptance.faults.table import FaultTable
 from tests.acceptance.history.connection import Connection
 from tests.acceptance.history.driver import Address, Load, Plan
