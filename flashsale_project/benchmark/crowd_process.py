@@ -16,8 +16,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from flashsale_project.benchmark.crowd import CHECKOUT, PURCHASE, Crowd, EachItemOnce, OpenLoop, RandomItems
+from flashsale_project.benchmark.crowd import CHECKOUT, PURCHASE, Crowd
 from flashsale_project.benchmark.latency import Latency
+from flashsale_project.benchmark.loads import EachItemOnce, OpenLoop, RandomItems
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Self
 
 from django.conf import settings
@@ -44,12 +43,7 @@ class Reference:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
 
     def cpu_seconds(self) -> float:

@@ -17,25 +17,22 @@ NAMES = {"bare": "bare ASGI function", "stock": "stock Django view"}
 
 def text(results: Results) -> str:
     """All tables, each under a line that says what was measured."""
+    parts = [_origin(results), *_sections(results), _references(results), _ratios(results), _verdict(results)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _sections(results: Results) -> list[str]:
+    """A table for each thing that was measured of the service."""
     items = f"{results.options['items']:,}"
     shapes = results.configurations
-    parts = [
-        _origin(results),
+    return [
         _section(
             f"Sell-out: each of the {items} items is asked for once, in random order, and bought. Seconds "
             "from the first request to the answer of the last purchase; latencies of successes alone "
             "(p50 / p99 / p99.9); CPU in µs per answer, here and below. Every answer is a commit.",
             [
-                *(
-                    "sold out s",
-                    "sales/s",
-                    "answers/s",
-                    "hold ms",
-                    "purchase ms",
-                    "CPU workers",
-                    "PostgreSQL",
-                ),
-                "client",
+                *("sold out s", "sales/s", "answers/s", "hold ms", "purchase ms"),
+                *("CPU workers", "PostgreSQL", "client"),
             ],
             [(shape, _sell_out(shape)) for shape in shapes],
         ),
@@ -62,11 +59,7 @@ def text(results: Results) -> str:
             ["used", "rate/s", "answers/s", "hold ms", "purchase ms", "refusals", "client lag ms"],
             [(shape, _open_loop(shape)) for shape in shapes],
         ),
-        _references(results),
-        _ratios(results),
-        _verdict(results),
     ]
-    return "\n\n".join(part for part in parts if part)
 
 
 def _origin(results: Results) -> str:

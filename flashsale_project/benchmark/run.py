@@ -21,9 +21,8 @@ def run(options: Options, say: Say) -> Results:
     A configuration that fails is part of the results. Raises `RuntimeError` where a reference fails.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (most, most)
-    )  # each connection is a file, for our children too
+    # Each connection is a file, for our children too.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     found = machine()
     shapes = [
         Configuration(lane=lane, workers=workers, connections=connections)
@@ -61,14 +60,17 @@ def run(options: Options, say: Say) -> Results:
             for shape in shapes
             if options.references and shape.connections == options.connections[0]
         ],
-        ok=not any(
-            [
-                *(shape.problems for shape in shapes),
-                *(reference.problems for reference in references),
-                *(alone.problems for alone in databases),
-            ]
-        ),
+        ok=not any(_problems(shapes, references, databases)),
     )
+
+
+def _problems(
+    shapes: list[Configuration], references: list[ReferenceRun], databases: list[DatabaseRun]
+) -> Iterator[list[str]]:
+    """What is wrong with each measurement: nothing, or it failed."""
+    yield from (shape.problems for shape in shapes)
+    yield from (reference.problems for reference in references)
+    yield from (alone.problems for alone in databases)
 
 
 def ratios(shape: Configuration, references: list[ReferenceRun], databases: list[DatabaseRun]) -> Ratios:

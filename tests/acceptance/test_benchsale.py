@@ -23,7 +23,7 @@ from sales.runtime import Runtime
 from tests.support.processes import WORKER, told_of
 from tests.support.service import clean_environment, launch
 from tests.support.waiting import START, wait_for
-from tests.unit.benchmark.test_benchmark import OUTCOME
+from tests.unit.benchmark.healthy import OUTCOME
 
 SMALL = ["--items", "200", "--connections", "8", "--workers", "1", "--seconds", "1", "--lanes", "express"]
 
