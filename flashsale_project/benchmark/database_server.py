@@ -5,7 +5,6 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import psycopg
@@ -25,12 +24,7 @@ class DatabaseServer:
         self._server = EmbeddedPostgres(self.directory, settings.FLASHSALE_PG_BIN)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._server.release()
         shutil.rmtree(self._server.location, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -76,6 +70,6 @@ class DatabaseServer:
             raise RuntimeError("The database server has ended.")
         seconds = 0.0
         for pid in children(postmaster):
-            with contextlib.suppress(*GONE):  # a process that ends now is counted by the postmaster
+            with contextlib.suppress(GONE):  # a process that ends now is counted by the postmaster
                 seconds += cpu_seconds(pid)
         return seconds + cpu_seconds(postmaster)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
 import psycopg
 
 PACKAGES = ("django", "uvicorn", "uvloop", "httptools", "psycopg")
@@ -40,8 +41,8 @@ def machine() -> Machine:
     return Machine(
         measured_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
         cpus=len(os.sched_getaffinity(0)),
-        cpu_model=_field(Path("/proc/cpuinfo"), "model name") or platform.machine(),
-        memory_gb=round(int((_field(Path("/proc/meminfo"), "MemTotal") or "0").split()[0]) / 2**20, 1),
+        cpu_model=_cpu_model(),
+        memory_gb=round(psutil.virtual_memory().total / 2**30, 1),
         kernel=platform.release(),
         load=round(os.getloadavg()[0], 2),
         python=platform.python_version(),
@@ -56,24 +57,20 @@ def database(url: str, cluster: Path) -> Database:
         for name in SETTINGS:
             ((value,),) = connection.execute(f"SHOW {name}")
             settings[name] = value.split()[0]
-    return Database(settings=settings, file_system=_file_system(cluster))
+    return Database(settings=settings, file_system=_file_system(cluster.resolve()))
 
 
 def _file_system(path: Path) -> str:
-    """The type of the file system that holds a path, by the kernel's list of mounts."""
-    device = path.stat().st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split()
-        if fields[2] == wanted:
-            return fields[fields.index("-") + 1]
-    return "unknown"
+    """The type of the file system that holds a path: that of the last mount nearest above it."""
+    mounts = [mount for mount in psutil.disk_partitions(all=True) if path.is_relative_to(mount.mountpoint)]
+    mounts.sort(key=lambda mount: len(mount.mountpoint))
+    return mounts[-1].fstype if mounts else "unknown"
 
 
-def _field(file: Path, name: str) -> str | None:
-    """The value of the first line ``name: value``."""
-    for line in file.read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == name:
+def _cpu_model() -> str:
+    """The name of the CPU, which psutil does not know."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
             return value.strip()
-    return None
+    return platform.machine()

@@ -6,6 +6,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 from django.conf import settings
 
 from flashsale_project.benchmark import database_alone, machine
@@ -64,7 +65,7 @@ def configuration(
             if options.client == "wrk":
                 _mixed(server, options, shape)
             _open_loop(server, options, shape)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, psutil.Error) as error:
         shape.problems.append(str(error))
 
 

@@ -6,14 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from django.conf import settings
 
 from flashsale_project.benchmark.database_server import DatabaseServer
-from flashsale_project.benchmark.processes import GONE, Memory, children, cpu_seconds, memory
+from flashsale_project.benchmark.processes import GONE, Memory, children, command, cpu_seconds, memory
 
 START_SECONDS = 60.0
 STOP_SECONDS = 40.0
@@ -65,12 +63,7 @@ class Service:
         self.workers = [pid for pid in children(process.pid) if _is_worker(pid)]
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
     def stop(self) -> None:
@@ -108,4 +101,4 @@ def sale_period(now: float) -> int:
 
 
 def _is_worker(pid: int) -> bool:
-    return b"flashsale_project.serving.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return "flashsale_project.serving.worker" in command(pid)

@@ -1,12 +1,15 @@
 """The command benchsale: what it refuses, and how it ends."""
 
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 
+from flashsale_project.benchmark.management import commands
 from flashsale_project.benchmark.report import text
 from flashsale_project.benchmark.results import Results
 
@@ -55,3 +58,11 @@ def test_good_results_exit_with_0(
     run_finds(results)
     call_command("benchsale")
     assert capsys.readouterr().out.strip() == text(results)
+
+
+def test_without_psutil_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        ImproperlyConfigured, match=r"^benchsale needs psutil; .*pip install -e '\.\[bench\]'$"
+    ):
+        importlib.reload(commands)

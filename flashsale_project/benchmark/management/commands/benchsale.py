@@ -34,7 +34,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Called by Django."""
+        """Take what is to be measured, and where the figures go."""
         number = _number
         parser.add_argument("--lanes", type=_list_of(_lane), default="express,django", help="(%(default)s)")
         parser.add_argument(
@@ -107,7 +107,7 @@ class Command(BaseCommand):
     def _options(options: dict[str, Any]) -> Options:
         wanted = Options(**{name: options[name] for name in Options.__dataclass_fields__})
         if sys.platform != "linux":
-            raise CommandError("benchsale reads /proc: it needs Linux.")
+            raise CommandError("benchsale asks what processes share of their memory: it needs Linux.")
         if max(wanted.workers) > MAX_WORKERS:
             raise CommandError(f"--workers must be at most {MAX_WORKERS}.")
         if wanted.client == "wrk" and not is_installed():
