@@ -15,7 +15,11 @@ def check_options(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
     try:
         SaleOptions.from_settings()
     except ImproperlyConfigured as error:
-        return [Error(str(error), hint="See the table of settings in README.md.", id="sales.E001")]
+        return [
+            Error(
+                str(error), hint="See the table of settings in flashsale_project/README.md.", id="sales.E001"
+            )
+        ]
     return []
 
 

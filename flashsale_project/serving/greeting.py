@@ -63,7 +63,8 @@ def _hint_of_hosts(sock: socket.socket) -> str:
     return (
         f"The admin answers to {listed} only. To have it answer to {name} too:\n"
         f"  ALLOWED_HOSTS={','.join([*settings.ALLOWED_HOSTS, name])} python manage.py runsale …\n"
-        "From other machines people need https to log in: see CSRF_TRUSTED_ORIGINS in README.md."
+        "From other machines people need https to log in: see CSRF_TRUSTED_ORIGINS in\n"
+        "flashsale_project/README.md."
     )
 
 
