@@ -12,9 +12,9 @@ VERIFY_SECONDS = 120.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Books:
-    """The rows of the current sale. ``certificate`` is what `verifysale` says, ``holds`` that it does."""
+    """The rows of the current sale. ``certificate`` is what `verifysale` prints, ``is_valid`` its verdict."""
 
-    holds: bool
+    is_valid: bool
     certificate: str
     sold: int
     codes: frozenset[str]
@@ -46,7 +46,7 @@ def read_books(url: str, environment: dict[str, str]) -> Books:
     except (subprocess.SubprocessError, psycopg.Error) as error:
         raise RuntimeError(f"The database cannot be verified: {error}") from error
     return Books(
-        holds=verified.returncode == 0,
+        is_valid=verified.returncode == 0,
         certificate=verified.stdout + verified.stderr,
         sold=sold,
         codes=frozenset(code for code, _ in rows),

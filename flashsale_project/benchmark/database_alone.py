@@ -26,7 +26,7 @@ class Sold:
 
     items: int
     seconds: float
-    holds: bool
+    is_valid: bool
 
 
 def main(items: int, period: int) -> None:
@@ -44,7 +44,7 @@ def main(items: int, period: int) -> None:
     connection.close()
     seconds = asyncio.run(_sell())
     certificate = certify(current)
-    sold = Sold(items=certificate.sold, seconds=seconds, holds=certificate.is_valid)
+    sold = Sold(items=certificate.sold, seconds=seconds, is_valid=certificate.is_valid)
     sys.stdout.write(json.dumps(asdict(sold)))
 
 

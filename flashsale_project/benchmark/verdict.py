@@ -61,7 +61,7 @@ def problems_of_refusals(traffic: Traffic) -> list[str]:
 def problems_of_database(sold: Sold, items: int) -> list[str]:
     """What is wrong after the database has sold everything without a service."""
     return [
-        *_if(not sold.holds, "the certificate does not hold"),
+        *_if(not sold.is_valid, "the certificate does not hold"),
         *_if(sold.items != items, f"{sold.items} of {items} items are sold"),
     ]
 
@@ -90,7 +90,7 @@ def _problems_of_clients(outcome: Outcome) -> list[str]:
 
 
 def _problems_of_books(books: Books) -> list[str]:
-    return _if(not books.holds, f"the certificate does not hold: {books.certificate.strip()}")
+    return _if(not books.is_valid, f"the certificate does not hold: {books.certificate.strip()}")
 
 
 def _if(condition: object, problem: str) -> list[str]:

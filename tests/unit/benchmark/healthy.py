@@ -35,7 +35,7 @@ OUTCOME = Outcome(
     codes=["a", "b"],
     bought_codes=["a", "b"],
 )
-BOOKS = Books(holds=True, certificate="fine", sold=2, codes=frozenset("ab"), purchased=frozenset("ab"))
+BOOKS = Books(is_valid=True, certificate="fine", sold=2, codes=frozenset("ab"), purchased=frozenset("ab"))
 TRAFFIC = Traffic(
     client="wrk",
     connections=10,

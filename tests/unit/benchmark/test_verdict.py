@@ -21,7 +21,7 @@ def test_a_healthy_run_has_no_problems() -> None:
     assert problems_of_crowd(OUTCOME, BOOKS) == []
     assert problems_of_traffic(TRAFFIC, BOOKS) == []
     assert problems_of_refusals(REFUSALS) == []
-    assert problems_of_database(Sold(items=2, seconds=1, holds=True), 2) == []
+    assert problems_of_database(Sold(items=2, seconds=1, is_valid=True), 2) == []
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_healthy_run_has_no_problems() -> None:
         ({}, {"codes": frozenset("bc")}, "1 acknowledged holds are not in the database"),
         ({}, {"purchased": frozenset("a")}, "1 acknowledged purchases are not in the database"),
         ({"codes": ["a", "b", "b"]}, {}, "a code was given twice"),
-        ({}, {"holds": False, "certificate": "✗ broken\n"}, "the certificate does not hold: ✗ broken"),
+        ({}, {"is_valid": False, "certificate": "✗ broken\n"}, "the certificate does not hold: ✗ broken"),
         ({"failed": {"503": 4}}, {}, "4 answers 503"),
         ({"errors": {"no length": 1}}, {}, "1 times: no length"),
         ({"connect_errors": 5}, {}, "5 connections were refused"),
@@ -53,7 +53,7 @@ def test_a_sell_out_must_sell_everything_and_say_so() -> None:
     assert problems_of_sell_out(replace(OUTCOME, told_sold_out=False), BOOKS, 2) == [
         "the service did not say that it was sold out"
     ]
-    assert problems_of_database(Sold(items=2, seconds=1, holds=False), 3) == [
+    assert problems_of_database(Sold(items=2, seconds=1, is_valid=False), 3) == [
         "the certificate does not hold",
         "2 of 3 items are sold",
     ]
