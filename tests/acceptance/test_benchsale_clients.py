@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from flashsale_project.benchmark.crowd import GREETING, Crowd, EachItemOnce, OpenLoop, RandomItems
+from flashsale_project.benchmark.crowd import GREETING, Crowd
+from flashsale_project.benchmark.loads import EachItemOnce, OpenLoop, RandomItems
 from flashsale_project.benchmark.references import Reference
 from flashsale_project.benchmark.wrk import is_installed, run_wrk
 from sales.refusals import ITEM_SOLD
