@@ -62,7 +62,9 @@ class Slot:
         self.live.add(worker)
 
     def take_over(self, worker: Worker) -> None:
-        """A worker serves: all others go."""
+        """A worker serves: all others go. One that is to retire itself leaves that to its successor."""
+        if worker.retiring:
+            return
         self.worker = worker
         for other in self.live - {worker}:
             other.retiring = True

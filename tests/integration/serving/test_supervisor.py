@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flashsale_project.serving.limits import HEARTBEAT, SILENCE_TIMEOUT
+from flashsale_project.serving.limits import HEARTBEAT
 from flashsale_project.serving.listening import listen
 from flashsale_project.serving.supervisor import Supervisor
 from tests.conftest import DEADLINE, eventually
@@ -82,12 +82,13 @@ def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[tuple[int, str 
 
 
 async def test_a_supervisor_that_slept_gives_its_workers_time_to_wake_up(
-    make_supervisor: MakeSupervisor,
+    make_supervisor: MakeSupervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("flashsale_project.serving.heartbeat.SILENCE_TIMEOUT", silence := 8)
     pids = await start(make_supervisor(2))
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    time.sleep(SILENCE_TIMEOUT + 1)  # noqa: ASYNC251  (the supervisor is stopped like its workers)
+    time.sleep(silence + 1)  # noqa: ASYNC251  (the supervisor is stopped like its workers)
     await asyncio.sleep(3 * HEARTBEAT)  # it wakes up before them
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
@@ -105,6 +106,24 @@ async def test_a_worker_that_does_not_get_ready_fails_the_start(
     with pytest.raises(RuntimeError):
         await starting
     assert logged(caplog, "worker.failed") == [(pid, "was not ready within 2 seconds and was killed")]
+
+
+async def test_a_restart_that_meets_a_worker_on_its_way_replaces_it_too(
+    make_supervisor: MakeSupervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever of the two serves first: the one that was killed's successor, or that one's own."""
+    caplog.set_level(logging.INFO)
+    supervisor = make_supervisor(1)
+    (first,) = await start(supervisor)
+    os.kill(first, signal.SIGKILL)
+    await eventually(lambda: workers() and workers() != [first])
+    (second,) = workers()
+    async with asyncio.timeout(START):
+        assert await supervisor.restart()
+    await until_replaced(supervisor, second)
+    retired = await eventually(lambda: logged(caplog, "worker.retired"))
+    assert [pid for pid, _ in retired] == [second]
+    assert [pid for pid, _ in logged(caplog, "worker.replaced")] == [first]
 
 
 async def test_a_worker_that_is_stuck_while_it_retires_does_not_hold_up_the_restart(
