@@ -17,15 +17,18 @@ from sales.connections import connection_info
 from sales.models import Sale
 from sales.rotation import create_sale
 from sales.runtime import Runtime
+from tests.support.database import empty_tables_fast
 from tests.support.waiting import DEADLINE, eventually, until_it_works
 
 __all__ = ["DEADLINE", "eventually", "until_it_works"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Take Ctrl-C even if who starts us ignores it (``nohup``, ``&`` in a script): children inherit that."""
+    """Prepare this process."""
+    # Take Ctrl-C even if who starts us ignores it (``nohup``, ``&`` in a script): children inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    empty_tables_fast()
 
 
 @pytest.hookimpl(trylast=True)

@@ -2,17 +2,23 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import psycopg
 from django.conf import settings
+from django.db.backends.postgresql.operations import DatabaseOperations
 
 from flashsale_project.postgres.base import embedded_postgres
 
 NewUrl = Callable[[], str]
 """Makes an empty database and returns its URL."""
+
+
+LITTLE = 256 * 1024
+"""Bytes of a table that are no reason to have a new file for it."""
 
 
 def shared_server() -> str:
@@ -27,6 +33,25 @@ def new_database() -> Iterator[str]:
     execute(server, f"CREATE DATABASE {name}")
     yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
     execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def empty_tables_fast() -> None:
+    """Have the tables emptied after a test by DELETE, where little is in them: TRUNCATE takes a hundred times
+    as long, most of it to sync files. What Django itself puts there stays, instead of being made again."""
+    truncate = DatabaseOperations.sql_flush
+
+    def sql_flush(operations: Any, style: Any, tables: Sequence[str], **options: Any) -> list[str]:
+        wanted = [table for table in tables if table not in ("django_content_type", "auth_permission")]
+        sizes = "SELECT max(pg_relation_size(to_regclass(name))) FROM unnest(%s::text[]) AS name"
+        with operations.connection.cursor() as cursor:
+            cursor.execute(sizes, [wanted])
+            ((largest,),) = cursor.fetchall()
+        if (largest or 0) > LITTLE:
+            return truncate(operations, style, tables, **options)
+        # Foreign keys are checked at the commit.
+        return [f"DELETE FROM {operations.quote_name(table)}" for table in wanted]
+
+    DatabaseOperations.sql_flush = sql_flush  # type: ignore[method-assign]
 
 
 def execute(url: str, statement: str) -> None:

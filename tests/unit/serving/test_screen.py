@@ -13,6 +13,7 @@ import pytest
 from flashsale_project.serving.screen import INTERVAL, Screen
 
 ERASE = "\r\x1b[K"
+END = b"\0"
 
 
 class Terminal:
@@ -30,8 +31,12 @@ class Terminal:
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def written(self) -> str:
-        """All since the last call."""
-        return os.read(self._ours, 65_536).decode()
+        """All since the last call. It may come in pieces, so that what comes last is our own."""
+        os.write(self.stream.fileno(), END)
+        written = b""
+        while not written.endswith(END):
+            written += os.read(self._ours, 65_536)
+        return written.removesuffix(END).decode()
 
     def close(self) -> None:
         """End it."""

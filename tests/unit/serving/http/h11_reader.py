@@ -152,12 +152,13 @@ STRICTER: dict[str, Callable[[Message], bool]] = {
 
 def only_host_differs(mine: Message, theirs: Message) -> bool:
     """An absolute target: its host counts, and the path is what is asked for."""
-    authority, _, path = theirs.target.split(b"//", 1)[1].partition(b"/")
-    authority, _, query = authority.partition(b"?")
+    rest = theirs.target.split(b"//", 1)[1]
+    end = min(index for sign in b"/?" if (index := (rest + b"/").find(sign)) >= 0)
+    authority, path = rest[:end], rest[end:]
     others = [header for header in theirs.headers if header[0] != b"host"]
     return (
         mine.headers == [(b"host", authority), *others]
-        and mine.target == b"/" + path + (b"?" + query if query or theirs.target.endswith(b"?") else b"")
+        and mine.target == (path if path.startswith(b"/") else b"/" + path)
         and mine.body == theirs.body
     )
 
