@@ -122,7 +122,7 @@ FLASHSALE_TRAIN_EXAMPLE = boolean("FLASHSALE_TRAIN_EXAMPLE", default=DEBUG)
 if FLASHSALE_TRAIN_EXAMPLE:
     INSTALLED_APPS.append("batching.examples.trains")
 
-# For the admin alone: the sale's own calls pass through none of it (see handlers.py).
+# For the admin alone: the sale's own calls pass through none of it (see serving/http/handlers.py).
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

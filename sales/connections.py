@@ -41,6 +41,13 @@ POOLED = (
     "use its session mode, or connect to PostgreSQL itself."
 )
 
+EXPECTED = (
+    PoolTimeout,
+    PoolClosed,
+    psycopg.errors.LockNotAvailable,  # `statements.BRIEF_LOCKS`
+)
+"""Errors that are no news to the operator."""
+
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 
@@ -172,7 +179,7 @@ class Connections:
                     raise
             async with self.lend(bulk=bulk) as connection:
                 return await look(connection)
-        except Lost as lost:  # whatever it did, nothing was to be changed
+        except Lost as lost:  # whatever it did may be done again
             raise DatabaseUnavailable from lost.__cause__
 
     @asynccontextmanager
@@ -242,7 +249,7 @@ class Connections:
                 # The others are most likely lost too: better new ones than one batch after the other.
                 await self._pool.drain()
                 raise Lost(session, given_up=hung_up) from error
-            if not isinstance(error, PoolTimeout | PoolClosed):
+            if not isinstance(error, EXPECTED):
                 self._complain(error)
             raise DatabaseUnavailable from error
 

@@ -55,9 +55,11 @@ class Housekeeping:
     async def __aexit__(self, *exc_info: object) -> None:
         assert self._task is not None
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        await self._certifier.close()
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        finally:
+            await self._certifier.close()
 
     async def _go_on(self) -> None:
         while True:
@@ -121,8 +123,9 @@ class Housekeeping:
     def _note_figures(self) -> None:
         metrics.DATABASE.set(self.database_answers)
         if (current := self._memory.selling()) is not None:
-            for state in ("sold", "held", "available"):
-                metrics.ITEMS.labels(state).set(getattr(current, state))
+            metrics.ITEMS.labels("sold").set(current.sold)
+            metrics.ITEMS.labels("held").set(current.held + current.unswept)
+            metrics.ITEMS.labels("available").set(current.available - current.unswept)
             metrics.SALE.set(current.sale.id)  # last: who reads it new finds its items
         self.note_what_lasts()
 

@@ -71,6 +71,8 @@ class Inventory:
         self.sale = sale
         self.sold = 0
         self.held = 0
+        self.unswept = 0
+        """Holds that are over and, as far as we know, not swept yet."""
         self._taken: dict[int, int] = {}
         self._lapsed: dict[int, int] = {}  # users of EXPIRED items: the database still counts these
         self._unused: dict[int, int] = {}  # holds that came to nothing, by user
@@ -91,11 +93,6 @@ class Inventory:
     def available(self) -> int:
         """Items that are neither sold nor held, holds that are over included."""
         return len(self._free)
-
-    @property
-    def unswept(self) -> int:
-        """Holds that are over and, as far as we know, not swept yet."""
-        return sum(self._lapsed.values())
 
     def version(self, item_id: int) -> int:
         """The version that a free item has once its expired hold, if there is one, was swept."""
@@ -138,6 +135,7 @@ class Inventory:
             self._leave(item_id)
             self._states[item_id] = EXPIRED
             _count(self._lapsed, self._users[item_id], 1)
+            self.unswept += 1
             self._put(item_id)
 
     def refusal(self, user_id: int, item_id: int | None, now: float) -> Reason | None:
@@ -203,6 +201,7 @@ class Inventory:
         state = self._states[item_id]
         if state == EXPIRED:
             _count(self._lapsed, self._users[item_id], -1)
+            self.unswept -= 1
         if state in (AVAILABLE, EXPIRED):
             place, last = self._places[item_id], self._free.pop()
             if last != item_id:

@@ -41,6 +41,15 @@ MAX_PURCHASES = 2_000
 MAX_BATCH = 1_000
 """Operations saved in one statement."""
 
+SETTLE_TRIES = 5
+"""How often those who are at a hold that is over are looked for, before its buyer is told to try again."""
+
+SETTLE_PAUSE = 0.05
+"""Between two of these looks."""
+
+WHY_TIMEOUT = 3.0
+"""For which a batch that is saved asks why some of it were not done."""
+
 # --- the database
 
 CONNECTIONS = 8

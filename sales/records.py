@@ -22,6 +22,8 @@ class Receipt(NamedTuple):
     expires_at: datetime
     purchased_at: datetime | None
     state: str
+    is_over: bool
+    """Held, and its time had passed when it was read."""
 
 
 class Mark(NamedTuple):

@@ -83,7 +83,7 @@ OUTCOME_UNKNOWN = Reason(
     retry_after=1,
 )
 
-REASONS = [value for value in globals().values() if isinstance(value, Reason)]
+REASONS = frozenset(value for value in globals().values() if isinstance(value, Reason))
 """All of them, as they are told most often."""
 
 
@@ -100,7 +100,10 @@ class DatabaseFailure(Refusal):
 
 
 class DatabaseUnavailable(DatabaseFailure):
-    """The database did not answer, or refused; nothing was changed. ``why``: other words for it."""
+    """The database did not answer, or refused; nothing was changed, or what may be done twice.
+
+    ``why``: other words for it.
+    """
 
     def __init__(self, why: str | None = None) -> None:
         super().__init__(DATABASE_UNAVAILABLE if why is None else DATABASE_UNAVAILABLE.saying(why))

@@ -19,6 +19,7 @@ from sales.conf import SaleOptions
 from sales.housekeeping import Housekeeping
 from sales.inventory import Inventory
 from sales.memory import Memory
+from sales.receipts import receipts
 from sales.records import Counts, KeyUse, Receipt
 from sales.refusals import DATABASE_UNAVAILABLE, NO_SALE, Reason, Refusal
 from sales.saving import Saving, clocked_by_commits
@@ -122,8 +123,8 @@ class Runtime:
             await self.memory.refresh(inventory)
 
     async def _read_receipts(self, codes: list[UUID]) -> list[Receipt | None]:
-        receipts = await self.storage.receipts(set(codes))
-        return [receipts.get(code) for code in codes]
+        found = await receipts(self.storage, self.memory, set(codes))
+        return [found.get(code) for code in codes]
 
     async def _read_key_uses(self, asked: list[tuple[int, int, str]]) -> list[KeyUse | None]:
         found: dict[tuple[int, int, str], KeyUse] = {}

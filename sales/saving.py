@@ -15,6 +15,8 @@ from batching.processor import Load, Save
 from sales import limits, metrics
 from sales.inventory import Hold, HoldBatch
 from sales.memory import Memory
+from sales.patience import patient
+from sales.receipts import settled_receipts
 from sales.records import Changed, KeyUse, Receipt
 from sales.refusals import (
     ALREADY_PURCHASED,
@@ -111,10 +113,10 @@ class Saving:
             metrics.BATCH_SIZE.labels("purchase").observe(len(batch))
             left_out = self._take_in(batch, changed)
             try:
-                receipts = await self._receipts(left_out)
-            except DatabaseFailure:  # the others of the batch are committed all the same
+                found = await self._receipts(left_out)
+            except (DatabaseFailure, TimeoutError):  # the others of the batch are committed all the same
                 return {settlement: Refusal(DATABASE_UNAVAILABLE) for settlement in left_out}
-            return {settlement: _why(receipts.get(settlement.code)) for settlement in left_out}
+            return {settlement: _why(found.get(settlement.code)) for settlement in left_out}
 
     async def _save_releases(
         self, sale_id: int, batch: SettlementBatch
@@ -129,14 +131,14 @@ class Saving:
             metrics.BATCH_SIZE.labels("release").observe(len(batch))
             left_out = self._take_in(batch, changed)
             try:
-                receipts = await self._receipts(left_out)
-            except DatabaseFailure:  # a first try that was lost may have given them back
+                found = await self._receipts(left_out)
+            except (DatabaseFailure, TimeoutError):  # a first try that was lost may have given them back
                 return {settlement: _unknown(settlement.code) for settlement in left_out}
             # Giving back what was given back is no failure: the caller may not have had the first answer.
             return {
                 settlement: _why(receipt)
                 for settlement in left_out
-                if (receipt := receipts.get(settlement.code)) is None or receipt.state != "released"
+                if (receipt := found.get(settlement.code)) is None or receipt.state != "released"
             }
 
     def _take_in(self, batch: SettlementBatch, changed: Changed) -> list[Settlement]:
@@ -153,7 +155,9 @@ class Saving:
     async def _receipts(self, settlements: list[Settlement]) -> Mapping[UUID, Receipt]:
         if not settlements:
             return {}
-        return await self._storage.settled_receipts({settlement.code for settlement in settlements})
+        async with patient(limits.WHY_TIMEOUT):
+            codes = {settlement.code for settlement in settlements}
+            return await settled_receipts(self._storage, self._memory, codes)
 
 
 def clocked_by_commits(load: Load[int, R], save: Save[int, R] | None = None) -> KeyedProcessor[int, R]:
@@ -201,6 +205,7 @@ def _reason(receipt: Receipt | None) -> Reason:
     if receipt.state == "purchased":
         return ALREADY_PURCHASED.having(receipt=receipt)
     if receipt.state == "held":
-        # It could have been: the statement was lost, and so was what it would have done.
+        # It could have been: the statement was lost, and so was what it would have done. Or somebody who
+        # came in time is still at it.
         return DATABASE_UNAVAILABLE
     return CHECKOUT_EXPIRED.having(state=receipt.state)

@@ -19,17 +19,15 @@ from sales.models import SaleItem
 from sales.records import Changed, Counts, Granted, KeyUse, Mark, Receipt
 from sales.refusals import DatabaseUnavailable
 
-OVER = len(Receipt._fields)
-"""Where `statements.RECEIPT` says whether the hold is over: after what is told of it."""
-
 
 class Storage:
     """The database of one worker. Use it with ``async with``.
 
     Every method raises `DatabaseUnavailable` where the database does not answer or refuses, with the
-    driver's error chained; then nothing was changed, unless it is `OutcomeUnknown`. Where a connection
-    breaks under the write of a batch, what became of it is asked, and what was not done is done again,
-    once. Cancelling a method cancels its statement; a write may have been committed all the same.
+    driver's error chained; then nothing was changed, or what may be done twice. Where a connection breaks
+    under the write of a batch, what became of it is asked, and what was not done is done again, once; where
+    that cannot be told it raises `OutcomeUnknown`. Cancelling a method cancels its statement; a write may
+    have been committed all the same.
     """
 
     def __init__(self, conninfo: str) -> None:
@@ -103,16 +101,9 @@ class Storage:
         return await self._item_rows(statements.CHANGES, {"sale": sale_id, "since": since.watermark})
 
     async def receipts(self, codes: Collection[UUID]) -> dict[UUID, Receipt]:
-        """The checkouts of these codes, as far as they exist.
-
-        Holds that are over are ended first, but for those at which somebody is just now: these may have
-        come in time, so that they are still ``held``.
-        """
-        return await self._receipts(codes, statements.TRY_EXPIRE)
-
-    async def settled_receipts(self, codes: Collection[UUID]) -> dict[UUID, Receipt]:
-        """`receipts`, once nobody is at any of them who came in time."""
-        return await self._receipts(codes, statements.EXPIRE)
+        """The checkouts of these codes, as far as they exist; see `sales.receipts` for what may be told."""
+        rows = await self._rows(statements.RECEIPT, [list(codes)])
+        return {row[0]: Receipt(*row[:-1]) for row in rows}
 
     async def key_uses(
         self, sale_id: int, keys: Collection[tuple[int, str]]
@@ -160,7 +151,7 @@ class Storage:
     async def purchase(self, codes: Collection[UUID]) -> Changed:
         """Sell the items that these codes hold, where the hold is not over, in one statement.
 
-        A code that is not among those returned was not bought now: `receipts` tells why.
+        A code that is not among those returned was not bought now: `sales.receipts` tells why.
         """
         parameters = _ids_and_codes(list(codes)) | {"batch": random.getrandbits(63)}
         server, rows = await self._settled(statements.PURCHASE, parameters, done=statements.BOUGHT)
@@ -170,7 +161,7 @@ class Storage:
         """Give back the items that these codes hold, and close their checkouts as released."""
         return _freed(*await self._settled(statements.RELEASE, _ids_and_codes(list(codes))))
 
-    # What is swept twice is swept once.
+    # What is swept twice is swept once: these go as reads do.
 
     async def sweep(self, sale_id: int) -> Changed:
         """Give back the items of a sale whose hold is over, and close their checkouts."""
@@ -180,6 +171,18 @@ class Storage:
             return _freed(self._connections.server(connection), await cursor.fetchall())
 
         return await self._connections.read(sweep, bulk=True)
+
+    async def expire(self, codes: Collection[UUID]) -> Changed:
+        """Give back the items of those of these holds that are over and that nobody is at."""
+
+        async def expire(connection: Connection) -> Changed:
+            async with connection.transaction():
+                await connection.execute(statements.BRIEF_LOCKS)
+                cursor = await connection.execute(statements.TRY_EXPIRE, _ids_and_codes(list(codes)))
+                rows = await cursor.fetchall()
+            return _freed(self._connections.server(connection), rows)
+
+        return await self._connections.read(expire)
 
     async def sweep_all(self) -> list[Changed]:
         """`sweep` each sale in which something can be held."""
@@ -245,20 +248,8 @@ class Storage:
                 rows += await (await connection.execute(statement, parameters)).fetchall()
                 return self._connections.server(connection), rows
 
-    async def _receipts(self, codes: Collection[UUID], expire: str) -> dict[UUID, Receipt]:
-        """The checkouts of these codes, once this statement has ended the holds that are over.
-
-        That its time has passed does not tell that a hold has expired: a purchase that began before may
-        still be committing.
-        """
-        rows = await self._rows(statements.RECEIPT, [list(codes)])
-        if over := [row[0] for row in rows if row[OVER]]:
-            await self._rows(expire, _ids_and_codes(over))  # twice is as good as once
-            rows = await self._rows(statements.RECEIPT, [list(codes)])
-        return {row[0]: Receipt(*row[:OVER]) for row in rows}
-
     async def _rows(self, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
-        """What a statement finds that changes nothing."""
+        """What a statement finds."""
 
         async def look(connection: Connection) -> list[tuple[Any, ...]]:
             return await (await connection.execute(statement, parameters)).fetchall()

@@ -103,6 +103,7 @@ class VersionedQuerySet(models.QuerySet[M], Generic[M]):
         The QuerySet's own filter becomes part of it. Raises `ValueError` for a field that cannot be
         saved this way and for a filter that needs a join.
         """
+        # Longer than other functions here: the statement is read best as a whole, beside what goes into it.
         meta = self.model._meta
         connection = connections[self.db]
         pk, version = meta.pk, self._column("version")

@@ -232,17 +232,7 @@ class EmbeddedPostgres:
         try:
             log_start = os.fstat(log).st_size
             self._process = subprocess.Popen(  # noqa: S603 - no shell, our own arguments
-                [
-                    programs / "postgres",
-                    *("-D", self._location),
-                    *("-c", f"listen_addresses={HOST}"),
-                    *("-c", f"port={port}"),
-                    *("-c", "unix_socket_directories="),
-                    *("-c", f"max_connections={MAX_CONNECTIONS}"),
-                    *("-c", "timezone=UTC"),
-                    *("-c", "log_timezone=UTC"),
-                    *("-c", "logging_collector=off"),
-                ],
+                [programs / "postgres", "-D", self._location, *_options(port)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -331,6 +321,19 @@ class EmbeddedPostgres:
                     return
                 time.sleep(POLL_SECONDS)
         logger.error("PostgreSQL, process %d in %s, does not stop", pid, self._location)
+
+
+def _options(port: int) -> list[str]:
+    settings = {
+        "listen_addresses": HOST,
+        "port": port,
+        "unix_socket_directories": "",
+        "max_connections": MAX_CONNECTIONS,
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+        "logging_collector": "off",
+    }
+    return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
 
 
 _instances: weakref.WeakSet[EmbeddedPostgres] = weakref.WeakSet()

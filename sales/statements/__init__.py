@@ -34,18 +34,18 @@ from sales.statements.sessions import (
     SETTINGS,
     VERSION,
 )
-from sales.statements.writes import EXPIRE, PURCHASE, RELEASE, SWEEP, TRY_EXPIRE, hold
+from sales.statements.writes import BRIEF_LOCKS, PURCHASE, RELEASE, SWEEP, TRY_EXPIRE, hold
 
 __all__ = [
     "AWAITING_STANDBY",
     "BOUGHT",
+    "BRIEF_LOCKS",
     "CERTIFICATES",
     "CHANGES",
     "CLOCK",
     "CONFIRMED",
     "COUNTS",
     "END_SESSION",
-    "EXPIRE",
     "HELD",
     "INVARIANTS",
     "ITEMS",

@@ -101,9 +101,6 @@ SWEEP = _give_back(
 
 # The same of single holds. Only once it is done a hold has expired for good: until then somebody whose
 # statement began in time may be at it.
-EXPIRE = _give_back(
-    wanted=_BY_CODE, which="JOIN wanted USING (id, code)", compared="<=", state=CHECKOUT_EXPIRED
-)
 TRY_EXPIRE = _give_back(
     wanted=_BY_CODE,
     which="JOIN wanted USING (id, code)",
@@ -111,6 +108,9 @@ TRY_EXPIRE = _give_back(
     compared="<=",
     state=CHECKOUT_EXPIRED,
 )
+
+# Whoever only asks does not wait for long behind an allowance that somebody has locked.
+BRIEF_LOCKS = "SET LOCAL lock_timeout TO '250ms'"
 
 # In one order, so that two batches with the same keys cannot deadlock.
 _NAMED = """, named AS (

@@ -276,10 +276,10 @@ class Answers:
         assert self._short_queues or not self._fair, f"{call}: there was not much to do"
 
     def _unknown_code(self, call: Call, refusal: Refusal) -> None:
-        # One that nobody knew whether it was granted may still come to be.
         assert call.before is None, f"{call}: it was {call.before}"
         assert call.code is not None
-        self._promises.unknown(call, call.code)
+        if call.code not in self.unknown:  # one of which nobody knows whether it was granted may come to be
+            self._promises.unknown(call, call.code)
 
     def _checkout_expired(self, call: Call, refusal: Refusal) -> None:
         assert call.code is not None

@@ -78,7 +78,7 @@ class Comparison:
         if number < 0.8:
             return _both(lambda storage: storage.release(codes))
         if number < 0.85:
-            return _both(lambda storage: storage.settled_receipts(codes))
+            return _both(lambda storage: storage.expire(codes))
         if number < 0.92:
             which = self._random.choice([sale.id, 99])
             return _both(lambda storage: storage.sweep(which))

@@ -107,12 +107,8 @@ async def _sweep(transaction: Transaction, parameters: dict[str, int]) -> Rows:
     return [_freed(item) for item in await transaction.sweep(parameters["sale"])]
 
 
-async def _expire(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
-    return [_freed(item) for item in await transaction.expire(_pairs(parameters))]
-
-
 async def _try_expire(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
-    return [_freed(item) for item in await transaction.expire(_pairs(parameters), skip=True)]
+    return [_freed(item) for item in await transaction.try_expire(_pairs(parameters))]
 
 
 async def _try_lock(transaction: Transaction, parameters: list[int]) -> Rows:
@@ -148,7 +144,7 @@ def _statements() -> dict[str, Statement]:
         statements.PURCHASE: _purchase,
         statements.RELEASE: _release,
         statements.SWEEP: _sweep,
-        statements.EXPIRE: _expire,
+        statements.BRIEF_LOCKS: _set,
         statements.TRY_EXPIRE: _try_expire,
         statements.HELD: _what_is_held,
         statements.BOUGHT: _what_is_bought,

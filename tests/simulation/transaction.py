@@ -154,9 +154,9 @@ class Transaction(OpenTransaction):
             "released",
         )
 
-    async def expire(self, wanted: Collection[tuple[int | None, UUID]], *, skip: bool = False) -> list[Item]:
-        """`sales.statements.EXPIRE`, or with ``skip`` `TRY_EXPIRE`; returns the items as they were."""
-        locked = await self._locked_by_code(self._seen(), wanted, skip=skip)
+    async def try_expire(self, wanted: Collection[tuple[int | None, UUID]]) -> list[Item]:
+        """`sales.statements.TRY_EXPIRE`; returns the items as they were."""
+        locked = await self._locked_by_code(self._seen(), wanted, skip=True)
         return await self._give_back([item for item in locked if self.is_over(item)], "expired")
 
     async def sweep(self, sale_id: int) -> list[Item]:

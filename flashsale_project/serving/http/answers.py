@@ -22,7 +22,7 @@ class Answers:
         self.are_last = any(name == b"connection" for name, _ in default_headers)
         """Whether every answer says that it closes its connection."""
         self._headers = b"".join(name + b": " + value + b"\r\n" for name, value in default_headers)
-        self._refusals = {reason: self._bytes(refused(reason)) for reason in REASONS}
+        self._refusals: dict[Reason, bytes] = {}
         self.purchased = self._bytes(HttpResponse("purchased", content_type="text/plain"))
         """The answer to a purchase."""
         any_code = str(UUID(int=0))
@@ -35,7 +35,11 @@ class Answers:
 
     def refusal(self, reason: Reason) -> bytes:
         """A refusal; one that always says the same is prepared."""
-        return self._refusals.get(reason) or self._bytes(refused(reason))
+        if (answer := self._refusals.get(reason)) is None:
+            answer = self._bytes(refused(reason))
+            if reason in REASONS:
+                self._refusals[reason] = answer
+        return answer
 
     def failure(self) -> bytes:
         """What a client is told of a fault of ours."""

@@ -139,9 +139,11 @@ def _may_be(state: str, evidence: Evidence, row: Checkout, operation: Operation)
     if state != "held":
         return ends.get(state, False)
     ended = [o.ended_at for o in evidence.about(row.code, Call.PURCHASE, Call.RELEASE) if o.fate is Fate.DONE]
-    return clock.latest(row.expires_at) >= operation.started_at and min(
-        ended, default=operation.started_at
-    ) >= (operation.started_at)
+    # It is held until it is swept.
+    return (
+        clock.latest(row.expires_at) + evidence.lag >= operation.started_at
+        and min(ended, default=operation.started_at) >= operation.started_at
+    )
 
 
 def _wrong_receipt(

@@ -12,7 +12,7 @@ from sales import services, statements
 from sales.codes import place_of
 from sales.connections import connection_info
 from sales.models import Sale, SaleItem
-from sales.refusals import CHECKOUT_EXPIRED
+from sales.refusals import CHECKOUT_EXPIRED, Refusal
 from sales.runtime import Runtime
 from tests.conftest import DEADLINE
 from tests.support.refusals import refuses
@@ -74,6 +74,34 @@ async def test_what_was_told_to_be_expired_is_not_bought_by_who_began_in_time(
     assert await buy(buyer, code) == 0
     await buyer.commit()
     assert (await services.receipt(worker, code=code)).state == "expired"
+
+
+async def test_nobody_waits_for_whoever_has_an_allowance(worker: Runtime, buyer: Buyer) -> None:
+    """Neither who asks for a code that cannot be ended now, nor who asks beside them."""
+    over = await services.checkout(worker, user_id=1, item_id=3)
+    await until_over(worker, over)
+    bought = await services.checkout(worker, user_id=2, item_id=4)
+    await services.purchase(worker, code=bought)
+    another = await services.checkout(worker, user_id=2, item_id=5)
+    await buyer.execute("SELECT FROM sales_allowance WHERE user_id = 1 FOR UPDATE")
+    states = await asyncio.gather(*(services.receipt(worker, code=code) for code in (over, bought)))
+    assert [receipt.state for receipt in states] == ["held", "purchased"]
+    ends = await asyncio.gather(
+        *(services.purchase(worker, code=code) for code in (over, another)), return_exceptions=True
+    )
+    assert isinstance(ends[0], Refusal)
+    assert ends[1] is None
+    await buyer.rollback()
+    assert (await services.receipt(worker, code=over)).state == "expired"
+
+
+async def test_where_a_hold_cannot_be_ended_what_its_row_says_is_told(
+    worker: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sales.storage.statements.TRY_EXPIRE", "SELECT 1 / 0")  # as any statement that fails
+    over = await services.checkout(worker, user_id=1, item_id=3)
+    await until_over(worker, over)
+    assert (await services.receipt(worker, code=over)).state == "held"
 
 
 async def test_who_is_refused_for_an_expired_hold_leaves_it_to_nobody_else(
