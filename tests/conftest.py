@@ -18,9 +18,6 @@ from sales.models import Sale
 from sales.rotation import create_sale
 from sales.runtime import Runtime
 from tests.support.database import empty_tables_fast
-from tests.support.waiting import DEADLINE, eventually, until_it_works
-
-__all__ = ["DEADLINE", "eventually", "until_it_works"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

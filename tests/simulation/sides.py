@@ -12,7 +12,6 @@ from sales.connections import connection_info
 from sales.models import Sale as SaleModel
 from sales.refusals import DatabaseUnavailable
 from sales.storage import Storage
-from tests.conftest import eventually
 from tests.simulation.connection import Pool
 from tests.simulation.database import Database
 from tests.simulation.loop import SimulatedLoop
@@ -20,6 +19,7 @@ from tests.simulation.rows import Sale
 from tests.simulation.server import Server
 from tests.simulation.sql import run_statement
 from tests.simulation.transaction import KeyUsed, LimitExceeded, Transaction
+from tests.support.waiting import eventually
 
 Call = Callable[[Storage], Awaitable[Any]]
 Statement = tuple[str, Any]

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from sales.models import Sale as SaleModel
-from tests.conftest import DEADLINE
 from tests.simulation.comparison import DAY, Comparison
 from tests.simulation.sides import Model, Real
+from tests.support.waiting import DEADLINE
 
 
 @pytest.mark.parametrize("seed", [*range(6), "fresh"])

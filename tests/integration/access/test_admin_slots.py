@@ -14,8 +14,8 @@ from flashsale_project.access.staff_pass import COOKIE, has_pass
 from flashsale_project.serving.http.django_headers import for_the_admin, own_cookies
 from flashsale_project.serving.http.heads import Fields
 from sales.refusals import OVERLOADED
-from tests.conftest import eventually
 from tests.support.refusals import refuses
+from tests.support.waiting import eventually
 
 LOGIN = "/admin/login/?next=/admin/"
 

@@ -28,8 +28,8 @@ from sales.refusals import (
     Refusal,
 )
 from sales.runtime import Runtime
-from tests.conftest import DEADLINE, eventually, until_it_works
 from tests.support.refusals import refuses
+from tests.support.waiting import DEADLINE, eventually, until_it_works
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 

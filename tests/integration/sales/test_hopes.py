@@ -17,7 +17,6 @@ from sales import services
 from sales.models import Sale
 from sales.refusals import Refusal
 from sales.runtime import Runtime
-from tests.conftest import DEADLINE, eventually
 from tests.support.lanes import (
     LANES,
     Lane,
@@ -27,6 +26,7 @@ from tests.support.lanes import (
     reasons,
     statuses,
 )
+from tests.support.waiting import DEADLINE, eventually
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 OpenWorker = Callable[[], Awaitable[Runtime]]

@@ -14,8 +14,8 @@ from sales.connections import connection_info
 from sales.models import Sale, SaleItem
 from sales.refusals import CHECKOUT_EXPIRED, Refusal
 from sales.runtime import Runtime
-from tests.conftest import DEADLINE
 from tests.support.refusals import refuses
+from tests.support.waiting import DEADLINE
 
 Buyer = psycopg.AsyncConnection[tuple[Any, ...]]
 

@@ -13,9 +13,9 @@ from sales.connections import POOLED, connection_info, is_pooled
 from sales.models import Sale
 from sales.refusals import DATABASE_UNAVAILABLE
 from sales.runtime import Runtime
-from tests.conftest import DEADLINE, eventually
 from tests.support.pooler import pooler
 from tests.support.refusals import refuses
+from tests.support.waiting import DEADLINE, eventually
 
 
 @pytest.fixture

@@ -30,9 +30,9 @@ from sales.refusals import (
     Refusal,
 )
 from sales.runtime import Runtime
-from tests.conftest import eventually
 from tests.support.lanes import commits_held
 from tests.support.refusals import refuses
+from tests.support.waiting import eventually
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 OpenWorker = Callable[[], Awaitable[Runtime]]

@@ -16,8 +16,8 @@ import pytest
 from flashsale_project.serving.limits import HEARTBEAT
 from flashsale_project.serving.listening import listen
 from flashsale_project.serving.supervisor import Supervisor
-from tests.conftest import DEADLINE, eventually
 from tests.support import processes
+from tests.support.waiting import DEADLINE, eventually
 
 PROJECT = Path(__file__).parents[3]
 START = 60

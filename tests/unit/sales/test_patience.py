@@ -8,7 +8,7 @@ import pytest
 import uvloop
 
 from sales.patience import Patience, patient
-from tests.conftest import DEADLINE
+from tests.support.waiting import DEADLINE
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

@@ -10,8 +10,8 @@ from sales.conf import SaleOptions
 from sales.connections import connection_info
 from sales.models import Sale
 from sales.runtime import Runtime
-from tests.conftest import DEADLINE
 from tests.integration.sales.certificate.shops import MakeSale, OpenWorker, Shop, Sql, populate
+from tests.support.waiting import DEADLINE
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from django.db import connection
 from sales.certificate import EXAMPLES, certify
 from sales.codes import new_code
 from sales.models import Sale
-from tests.conftest import DEADLINE
 from tests.integration.sales.certificate.shops import (
     ALLOWANCE,
     CHECKOUT,
@@ -21,6 +20,7 @@ from tests.integration.sales.certificate.shops import (
     Sql,
     without,
 )
+from tests.support.waiting import DEADLINE
 
 # Only the tables of sales are emptied after each test.
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=["sales"])

@@ -15,7 +15,6 @@ from sales.certificate import Certificate, certify
 from sales.connections import connection_info
 from sales.models import Sale
 from sales.statements import INVARIANTS
-from tests.conftest import DEADLINE
 from tests.integration.sales.certificate.shops import (
     ALLOWANCE,
     EVERY_ITEM,
@@ -28,6 +27,7 @@ from tests.integration.sales.certificate.shops import (
     Sql,
     age,
 )
+from tests.support.waiting import DEADLINE
 
 # Only the tables of sales are emptied after each test.
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=["sales"])

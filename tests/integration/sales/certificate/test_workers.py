@@ -10,9 +10,9 @@ from sales.conf import SaleOptions
 from sales.connections import connection_info
 from sales.models import Sale
 from sales.runtime import Runtime
-from tests.conftest import eventually
 from tests.integration.sales.certificate.shops import MakeSale, OpenWorker, Sql
 from tests.integration.sales.certificate.written import elsewhere, until, until_written, written
+from tests.support.waiting import eventually
 
 # Only the tables of sales are emptied after each test.
 pytestmark = [

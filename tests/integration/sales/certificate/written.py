@@ -9,8 +9,8 @@ import psycopg
 
 from sales.connections import connection_info
 from sales.models import Sale
-from tests.conftest import DEADLINE
 from tests.integration.sales.certificate.shops import Sql
+from tests.support.waiting import DEADLINE
 
 BROKEN = "each user's allowance is what they hold and have bought"
 

@@ -9,7 +9,7 @@ import pytest
 
 from flashsale_project.serving.http import acceptor
 from flashsale_project.serving.http.acceptor import Acceptor, drop_all
-from tests.conftest import DEADLINE, eventually
+from tests.support.waiting import DEADLINE, eventually
 
 
 class Greeter(asyncio.Protocol):

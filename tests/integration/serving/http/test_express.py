@@ -14,8 +14,8 @@ from flashsale_project.serving.http.express import Pending
 from sales.connections import connection_info
 from sales.inventory import Inventory
 from sales.runtime import Runtime
-from tests.conftest import eventually
 from tests.support.lanes import NEVER, Express, Lane, commits_held, connected, post, reasons, statuses
+from tests.support.waiting import eventually
 
 REFUSED = post("/purchase?code=" + NEVER, "Cookie: " + 500 * "x")
 

@@ -9,9 +9,9 @@ import pytest
 
 from flashsale_project.serving.limits import MAX_BODY, MAX_FIELDS
 from sales.runtime import Runtime
-from tests.conftest import eventually
 from tests.integration.serving.http.conftest import Connect
 from tests.support.lanes import Lane, post, statuses, until
+from tests.support.waiting import eventually
 
 HOLD = "/checkout?user_id=1&item_id=5"
 INNER = post("/checkout?user_id=666&item_id=6", "Content-Length: 0")

@@ -13,9 +13,9 @@ from flashsale_project.access.admin_slots import AdminSlots
 from flashsale_project.serving.limits import LISTENING
 from sales.connections import connection_info
 from sales.runtime import Runtime
-from tests.conftest import eventually
 from tests.integration.serving.http.test_protocol import PING, seconds_pass
 from tests.support.lanes import Lane, commits_held, connected, post, statuses, until
+from tests.support.waiting import eventually
 
 RECEIPT = post("/checkouts/00000040-0072-80d2-8b06-7bc5baa26c1e").replace(b"POST", b"GET")
 SLOW_RECEIPT = "SELECT 1 FROM pg_sleep(3600) AS slept WHERE slept IS NULL AND %s::uuid[] IS NOT NULL"

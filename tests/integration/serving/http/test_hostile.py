@@ -16,9 +16,9 @@ from sales.conf import SaleOptions
 from sales.connections import connection_info
 from sales.models import Sale
 from sales.runtime import Runtime
-from tests.conftest import DEADLINE
 from tests.integration.serving.http.test_differential import request
 from tests.support.lanes import LANES, Express, Lane, Stock, connected, until
+from tests.support.waiting import DEADLINE
 
 Kind = type[Express] | type[Stock]
 Attack = Callable[[Runtime], Awaitable[None]]

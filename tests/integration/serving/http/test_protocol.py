@@ -9,7 +9,6 @@ import pytest
 from flashsale_project.serving.http.protocol import Protocol, budget
 from flashsale_project.serving.limits import FREE, MAX_HEADERS, MAX_LINE, REQUEST_TIMEOUT, WRITE_TIMEOUT
 from sales.runtime import Runtime
-from tests.conftest import eventually
 from tests.support.lanes import (
     KEEP_ALIVE,
     NEVER,
@@ -21,6 +20,7 @@ from tests.support.lanes import (
     statuses,
     until,
 )
+from tests.support.waiting import eventually
 
 PING = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
