@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import uuid4
 
 import psycopg
@@ -12,9 +12,13 @@ from django.conf import settings
 from django.db.backends.postgresql.operations import DatabaseOperations
 
 from flashsale_project.postgres.base import embedded_postgres
+from sales.connections import connection_info
 
 NewUrl = Callable[[], str]
 """Makes an empty database and returns its URL."""
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+"""Runs a statement behind everybody's back: the fixture ``sql``."""
 
 
 LITTLE = 256 * 1024
@@ -24,6 +28,13 @@ LITTLE = 256 * 1024
 def shared_server() -> str:
     """The URL of the server of this run: the one that was given, else one that is stopped at its end."""
     return os.environ.get("DATABASE_URL") or embedded_postgres(settings.DATABASES["default"]).acquire()
+
+
+def django_url() -> str:
+    """The URL of Django's database, which is that of the test."""
+    info = psycopg.conninfo.conninfo_to_dict(connection_info())
+    where = f"{info['user']}:{quote(str(info.get('password', '')), safe='')}@{info['host']}:{info['port']}"
+    return urlunsplit(("postgresql", where, str(info["dbname"]), "", ""))
 
 
 @contextlib.contextmanager

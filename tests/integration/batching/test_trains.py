@@ -3,9 +3,8 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from io import StringIO
-from typing import Any
 
 import psycopg
 import pytest
@@ -18,9 +17,8 @@ from batching.examples.trains import booking
 from batching.examples.trains.booking import MAX_TRIES, BookingOffice, Conflict, Unavailable
 from batching.examples.trains.models import SEATS, Refused, Train
 from sales.connections import connection_info
+from tests.support.database import Sql
 from tests.support.waiting import eventually
-
-Sql = Callable[..., list[tuple[Any, ...]]]
 
 
 def test_the_migrations_are_complete(db: None) -> None:

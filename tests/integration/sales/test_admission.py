@@ -16,12 +16,12 @@ from sales.connections import connection_info
 from sales.models import Sale
 from sales.refusals import NO_CERTIFICATE, NO_SALE, OVERLOADED, UNKNOWN_CODE, Refusal
 from sales.runtime import Runtime
+from tests.support.shopping import OpenWorker
 from tests.support.waiting import eventually
 
 FEW = 20
 """Calls of one kind that may wait in these tests."""
 
-OpenWorker = Callable[[], Awaitable[Runtime]]
 Read = Callable[[Runtime], Coroutine[Any, Any, object]]
 
 

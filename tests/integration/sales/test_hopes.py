@@ -11,12 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from django.db import connection
 
 from sales import services
-from sales.models import Sale
 from sales.refusals import Refusal
 from sales.runtime import Runtime
+from tests.support.database import Sql
 from tests.support.lanes import (
     LANES,
     Lane,
@@ -26,11 +25,9 @@ from tests.support.lanes import (
     reasons,
     statuses,
 )
+from tests.support.shopping import MakeSale, OpenWorker
+from tests.support.threads import in_thread
 from tests.support.waiting import DEADLINE, eventually
-
-Sql = Callable[..., list[tuple[Any, ...]]]
-OpenWorker = Callable[[], Awaitable[Runtime]]
-MakeSale = Callable[..., Sale]
 
 FIRST = 9
 """User and item of who comes first, and is saved while the others gather."""
@@ -78,14 +75,8 @@ async def open_two(
 ) -> Callable[[int], Awaitable[tuple[Runtime, Runtime]]]:
     """Open two workers on a sale of ten items with this limit."""
 
-    def make(limit: int) -> None:
-        try:
-            make_sale(items=10, user_limit=limit)
-        finally:
-            connection.close()
-
     async def open_both(limit: int) -> tuple[Runtime, Runtime]:
-        await asyncio.to_thread(make, limit)
+        await in_thread(make_sale, items=10, user_limit=limit)
         return await open_worker(), await open_worker()
 
     return open_both

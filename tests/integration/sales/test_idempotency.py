@@ -1,18 +1,17 @@
 """A request with an ``Idempotency-Key`` that is repeated gets the answer of the first one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 
 from sales import services
 from sales.refusals import IDEMPOTENCY_KEY_REUSED, ITEM_HELD, Refusal
 from sales.runtime import Runtime
+from tests.support.database import Sql
 from tests.support.lanes import LANES, Lane, connected, post, reasons, statuses
 from tests.support.refusals import refuses
 
-Sql = Callable[..., list[tuple[Any, ...]]]
 Workers = tuple[Runtime, Runtime]
 
 

@@ -15,6 +15,7 @@ from sales.models import Sale, SaleItem
 from sales.refusals import CHECKOUT_EXPIRED, Refusal
 from sales.runtime import Runtime
 from tests.support.refusals import refuses
+from tests.support.shopping import counts
 from tests.support.waiting import DEADLINE
 
 Buyer = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -33,8 +34,8 @@ async def buyer(worker: Runtime) -> AsyncIterator[Buyer]:
         yield connection
 
 
-async def buy(buyer: Buyer, code: UUID) -> int:
-    """Buy what a code holds, without the commit; how many items were sold."""
+async def buy_without_commit(buyer: Buyer, code: UUID) -> int:
+    """Buy what a code holds; how many items were sold."""
     place = place_of(code)
     assert place is not None
     parameters = {"ids": [SaleItem.id_of(*place)], "codes": [code], "batch": 1}
@@ -53,15 +54,13 @@ async def until_over(worker: Runtime, code: UUID) -> None:
 async def test_it_is_held_until_the_purchase_has_committed(worker: Runtime, buyer: Buyer) -> None:
     code = await services.checkout(worker, user_id=1, item_id=3)
     await buyer.execute("SELECT now()")  # its transaction begins
-    assert await buy(buyer, code) == 1
+    assert await buy_without_commit(buyer, code) == 1
     await until_over(worker, code)
     assert (await services.receipt(worker, code=code)).state == "held"
-    status = await services.status(worker)
-    assert (status.sold, status.held, status.available) == (0, 1, 9)
+    assert await counts(worker) == (0, 1, 9)
     await buyer.commit()
     assert (await services.receipt(worker, code=code)).state == "purchased"
-    status = await services.status(worker)
-    assert (status.sold, status.held, status.available) == (1, 0, 9)
+    assert await counts(worker) == (1, 0, 9)
 
 
 async def test_what_was_told_to_be_expired_is_not_bought_by_who_began_in_time(
@@ -71,7 +70,7 @@ async def test_what_was_told_to_be_expired_is_not_bought_by_who_began_in_time(
     await buyer.execute("SELECT now()")  # its transaction begins
     await until_over(worker, code)
     assert (await services.receipt(worker, code=code)).state == "expired"
-    assert await buy(buyer, code) == 0
+    assert await buy_without_commit(buyer, code) == 0
     await buyer.commit()
     assert (await services.receipt(worker, code=code)).state == "expired"
 
@@ -112,4 +111,4 @@ async def test_who_is_refused_for_an_expired_hold_leaves_it_to_nobody_else(
     await until_over(worker, code)
     with refuses(CHECKOUT_EXPIRED):
         await services.purchase(worker, code=code)
-    assert await buy(buyer, code) == 0
+    assert await buy_without_commit(buyer, code) == 0

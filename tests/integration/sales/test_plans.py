@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +10,8 @@ import pytest
 from sales import services, statements
 from sales.models import Sale
 from sales.runtime import Runtime
+from tests.support.database import Sql
+from tests.support.shopping import MakeSale, OpenWorker
 
 MANY = 10_000
 """Sales that are over: more than a year of hours."""
@@ -23,9 +24,6 @@ FULL = 100_000
 
 TABLES = ("saleitem", "checkout", "allowance", "idempotencykey")
 
-Sql = Callable[..., list[tuple[Any, ...]]]
-MakeSale = Callable[..., Sale]
-OpenWorker = Callable[[], Awaitable[Runtime]]
 
 # A year of hours, each certified, closed and with a few items; then rows of one more sale, in every state.
 PAST_SALES = """

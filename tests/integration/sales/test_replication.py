@@ -14,11 +14,11 @@ from sales.connections import connection_info, hang_up
 from sales.models import Sale
 from sales.refusals import ALREADY_PURCHASED, DATABASE_UNAVAILABLE, ITEM_HELD, OUTCOME_UNKNOWN, Refusal
 from sales.runtime import Runtime
+from tests.support.database import Sql
 from tests.support.refusals import refuses
 from tests.support.waiting import eventually, until_it_works
 
 ALL = "SELECT code FROM sales_checkout"
-Sql = Callable[..., list[tuple[Any, ...]]]
 
 
 class Standby:

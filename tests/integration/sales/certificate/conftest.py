@@ -10,7 +10,9 @@ from sales.conf import SaleOptions
 from sales.connections import connection_info
 from sales.models import Sale
 from sales.runtime import Runtime
-from tests.integration.sales.certificate.shops import MakeSale, OpenWorker, Shop, Sql, populate
+from tests.integration.sales.certificate.shops import Shop, populate
+from tests.support.database import Sql
+from tests.support.shopping import MakeSale, OpenWorker
 from tests.support.waiting import DEADLINE
 
 

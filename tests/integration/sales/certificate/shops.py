@@ -1,9 +1,8 @@
 """A healthy sale with items in every state, and the means to damage it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 from uuid import UUID
 
 from django.db import connection, models
@@ -16,10 +15,8 @@ from sales.connections import connection_info
 from sales.models import Allowance, Checkout, Sale, SaleItem
 from sales.runtime import Runtime
 from sales.statements import INVARIANTS
-
-Sql = Callable[..., list[tuple[Any, ...]]]
-MakeSale = Callable[..., Sale]
-OpenWorker = Callable[[], Awaitable[Runtime]]
+from tests.support.database import Sql
+from tests.support.shopping import age
 
 (
     EVERY_ITEM,
@@ -88,18 +85,6 @@ async def populate(sale: Sale, sql: Sql) -> dict[int, UUID]:
         assert await worker.storage.sweep(sale.pk)
         await asyncio.to_thread(age, sql, codes[4])
     return codes
-
-
-def age(sql: Sql, code: UUID) -> None:
-    """Make a hold as old as if it had been granted an hour earlier."""
-    sql(
-        """WITH item AS (
-               UPDATE sales_saleitem SET held_until = held_until - interval '1 hour' WHERE code = %s)
-           UPDATE sales_checkout SET created_at = created_at - interval '1 hour',
-                                     expires_at = expires_at - interval '1 hour' WHERE code = %s""",
-        code,
-        code,
-    )
 
 
 @contextmanager

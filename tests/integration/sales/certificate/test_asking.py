@@ -9,9 +9,10 @@ import pytest
 from sales import services
 from sales.models import Sale
 from sales.runtime import Runtime
-from tests.integration.sales.certificate.shops import OpenWorker, Sql
 from tests.integration.sales.certificate.written import damage, elsewhere, until_written
+from tests.support.database import Sql
 from tests.support.lanes import LANES, Express, Stock, connected
+from tests.support.shopping import OpenWorker
 from tests.support.waiting import eventually
 
 # Only the tables of sales are emptied after each test.

@@ -13,11 +13,11 @@ from tests.integration.sales.certificate.shops import (
     PURCHASE_OF_ITEM,
     PURCHASED_ONCE,
     SOLD_BY_CHECKOUT,
-    MakeSale,
     Shop,
-    Sql,
     without,
 )
+from tests.support.database import Sql
+from tests.support.shopping import MakeSale
 
 # Only the tables of sales are emptied after each test.
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=["sales"])

@@ -15,11 +15,11 @@ from tests.integration.sales.certificate.shops import (
     IN_TIME,
     LIMIT,
     SOLD_BY_CHECKOUT,
-    MakeSale,
     Shop,
-    Sql,
     without,
 )
+from tests.support.database import Sql
+from tests.support.shopping import MakeSale
 from tests.support.waiting import DEADLINE
 
 # Only the tables of sales are emptied after each test.

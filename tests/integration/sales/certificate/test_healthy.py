@@ -21,12 +21,10 @@ from tests.integration.sales.certificate.shops import (
     HELD_BY_CHECKOUT,
     LIMIT,
     SOLD_BY_CHECKOUT,
-    MakeSale,
-    OpenWorker,
     Shop,
-    Sql,
-    age,
 )
+from tests.support.database import Sql
+from tests.support.shopping import MakeSale, OpenWorker, age
 from tests.support.waiting import DEADLINE
 
 # Only the tables of sales are emptied after each test.

@@ -11,8 +11,9 @@ from sales import __version__, metrics
 from sales.certificate import certify, issue, issue_all
 from sales.models import Sale, SaleCertificate
 from sales.statements import INVARIANTS
-from tests.integration.sales.certificate.shops import MakeSale, Sql
 from tests.integration.sales.certificate.written import BROKEN, damage, elsewhere, written
+from tests.support.database import Sql
+from tests.support.shopping import MakeSale
 from tests.support.threads import at_once
 
 # Only the tables of sales are emptied after each test.

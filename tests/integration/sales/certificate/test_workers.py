@@ -10,8 +10,9 @@ from sales.conf import SaleOptions
 from sales.connections import connection_info
 from sales.models import Sale
 from sales.runtime import Runtime
-from tests.integration.sales.certificate.shops import MakeSale, OpenWorker, Sql
 from tests.integration.sales.certificate.written import elsewhere, until, until_written, written
+from tests.support.database import Sql
+from tests.support.shopping import MakeSale, OpenWorker
 from tests.support.waiting import eventually
 
 # Only the tables of sales are emptied after each test.

@@ -9,7 +9,7 @@ import psycopg
 
 from sales.connections import connection_info
 from sales.models import Sale
-from tests.integration.sales.certificate.shops import Sql
+from tests.support.database import Sql
 from tests.support.waiting import DEADLINE
 
 BROKEN = "each user's allowance is what they hold and have bought"

@@ -1,7 +1,6 @@
 """Running commands, for what they say and what they change."""
 
 import asyncio
-from collections.abc import Callable
 from datetime import datetime
 from io import StringIO
 from typing import Any
@@ -14,11 +13,9 @@ from django.test import override_settings
 from sales import services
 from sales.conf import SaleOptions
 from sales.connections import connection_info
-from sales.models import Sale
 from sales.runtime import Runtime
+from tests.support.database import Sql
 
-Sql = Callable[..., list[tuple[Any, ...]]]
-MakeSale = Callable[..., Sale]
 Holds = dict[int, UUID]
 
 SMALL = override_settings(
@@ -66,22 +63,6 @@ def hold(*wanted: tuple[int, int], buy: tuple[int, ...] = ()) -> Holds:
             return codes
 
     return asyncio.run(shop())
-
-
-def age(sql: Sql, *codes: UUID) -> None:
-    """Make holds, and purchases, as old as if they had been granted an hour earlier."""
-    sql(
-        """WITH item AS (
-               UPDATE sales_saleitem SET held_until = held_until - interval '1 hour',
-                                         purchased_at = purchased_at - interval '1 hour'
-               WHERE code = ANY(%s))
-           UPDATE sales_checkout SET created_at = created_at - interval '1 hour',
-                                     expires_at = expires_at - interval '1 hour',
-                                     purchased_at = purchased_at - interval '1 hour'
-           WHERE code = ANY(%s)""",
-        list(codes),
-        list(codes),
-    )
 
 
 def rows(sql: Sql) -> list[list[tuple[Any, ...]]]:

@@ -8,7 +8,9 @@ import pytest
 from sales.certificate import certify
 from sales.connections import connection_info
 from sales.models import Sale
-from tests.integration.sales.commands.running import MakeSale, Sql, age, hold, refused, rows, said
+from tests.integration.sales.commands.running import hold, refused, rows, said
+from tests.support.database import Sql
+from tests.support.shopping import MakeSale, age
 
 # Only the tables of sales are emptied after each test.
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=["sales"])

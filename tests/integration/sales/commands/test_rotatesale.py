@@ -9,13 +9,13 @@ from sales.models import Sale
 from tests.integration.sales.commands.running import (
     SMALL,
     VARIABLES,
-    MakeSale,
-    Sql,
     refused,
     rows,
     said,
     second,
 )
+from tests.support.database import Sql
+from tests.support.shopping import MakeSale
 
 # Only the tables of sales are emptied after each test.
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=["sales"])

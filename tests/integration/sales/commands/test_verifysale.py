@@ -10,7 +10,9 @@ from django.core.management import CommandError, call_command
 from sales import __version__
 from sales.models import Sale
 from sales.statements import INVARIANTS
-from tests.integration.sales.commands.running import MakeSale, Sql, age, hold, refused, said, second
+from tests.integration.sales.commands.running import hold, refused, said, second
+from tests.support.database import Sql
+from tests.support.shopping import MakeSale, age
 
 # Only the tables of sales are emptied after each test.
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=["sales"])

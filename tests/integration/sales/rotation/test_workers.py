@@ -4,13 +4,14 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db import connection
-
 from sales import services
 from sales.certificate import certify
 from sales.models import Sale
 from sales.runtime import Runtime
-from tests.integration.sales.rotation.times import YEAR, MakeSale, OpenWorker, Sql
+from tests.integration.sales.rotation.times import YEAR
+from tests.support.database import Sql
+from tests.support.shopping import MakeSale, OpenWorker
+from tests.support.threads import in_thread
 
 
 async def known(worker: Runtime) -> list[tuple[float, float]]:
@@ -80,7 +81,7 @@ async def test_the_end_that_counts_is_that_of_the_last_sale_that_follows(
 ) -> None:
     worker = await open_worker()
     end = await end_in(sql, sale, 60)
-    following = await asyncio.to_thread(_closing, make_sale, starts_at=datetime.fromtimestamp(end, UTC))
+    following = await in_thread(make_sale, starts_at=datetime.fromtimestamp(end, UTC))
     await worker.housekeeping.do_round()
     assert [start for start, _ in await sales_in_database(sql)] == [sale.starts_at.timestamp(), end]
     assert worker.memory.next_starts_at() == end
@@ -93,7 +94,7 @@ async def test_a_gap_after_the_current_sale_is_filled_when_its_end_is_near(
     worker = await open_worker()
     end = await end_in(sql, sale, 60)
     later = datetime.fromtimestamp(end + 5, UTC)
-    await asyncio.to_thread(_closing, make_sale, starts_at=later)
+    await in_thread(make_sale, starts_at=later)
     await worker.housekeeping.do_round()
     assert [start for start, _ in await sales_in_database(sql)] == [
         sale.starts_at.timestamp(),
@@ -133,7 +134,7 @@ async def test_workers_that_keep_house_at_once_make_one_next_sale(
 async def test_a_sale_that_a_worker_made_is_sold_and_certified(open_worker: OpenWorker, sql: Sql) -> None:
     worker = await open_worker()
     await services.purchase(worker, code=await services.checkout(worker, user_id=1))
-    certificate = await asyncio.to_thread(_certificate_of, worker.current().sale.id)
+    certificate = await in_thread(_certificate_of, worker.current().sale.id)
     assert certificate.is_valid
     assert (certificate.sold, certificate.available) == (1, 19)
 
@@ -142,7 +143,7 @@ async def test_next_starts_at_is_the_first_start_to_come(
     make_sale: MakeSale, sale: Sale, open_worker: OpenWorker
 ) -> None:
     """By what this worker knows: then, or at the end of the current sale, or unknown."""
-    following = await asyncio.to_thread(_closing, make_sale, starts_at=sale.ends_at + timedelta(seconds=30))
+    following = await in_thread(make_sale, starts_at=sale.ends_at + timedelta(seconds=30))
     worker = await open_worker()
     assert worker.memory.next_starts_at() == following.starts_at.timestamp()
     worker.memory.clock.offset += 7150  # the current sale has ended, the other has not begun
@@ -153,15 +154,5 @@ async def test_next_starts_at_is_the_first_start_to_come(
     assert worker.memory.next_starts_at() is None
 
 
-def _closing(make: MakeSale, **options: Any) -> Sale:
-    try:
-        return make(**options)
-    finally:
-        connection.close()
-
-
 def _certificate_of(sale_id: int) -> Any:
-    try:
-        return certify(Sale.objects.get(pk=sale_id))
-    finally:
-        connection.close()
+    return certify(Sale.objects.get(pk=sale_id))

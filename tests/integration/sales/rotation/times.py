@@ -1,6 +1,6 @@
 """Times of day, and the sales that stand at them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -8,11 +8,7 @@ from django.db import connection
 
 from sales.models import Sale
 from sales.rotation import create_sale
-from sales.runtime import Runtime
 
-Sql = Callable[..., list[tuple[Any, ...]]]
-OpenWorker = Callable[[], Awaitable[Runtime]]
-MakeSale = Callable[..., Sale]
 SetClock = Callable[[datetime], None]
 
 YEAR = 365 * 86_400
