@@ -10,12 +10,13 @@ from enum import Enum, auto
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
+from tests.support.waiting import eventually
+
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER that makes a close a reset."""
 
 WORTH_CUTTING = 150
 """Bytes of a request that is more than housekeeping, most likely a batch."""
-
 
 PIECE = 2**20
 """Bytes that are passed on at once at most: what is held back is held back in one piece."""
@@ -34,25 +35,34 @@ class Cut:
 
     ``passed``: which part of the bytes still arrives, from 0 to 1. ``reset``: by a reset, not an orderly end.
     ``statement``: only at a request with this text, which a connection sends until it has prepared it.
+    ``least``: bytes of the request. ``lockout``: nobody is let in from then on. ``late``: the database does
+    not hear of the cut, and the request is kept back until `Proxy.deliver`.
     """
 
     direction: Direction
     passed: float = 0.0
     reset: bool = True
     statement: bytes = b""
+    least: int = WORTH_CUTTING
+    lockout: bool = False
+    late: bool = False
 
     def fits(self, direction: Direction, asked: bytes) -> bool:
         """Whether it is to be made now, after this request."""
-        return self.direction is direction and len(asked) >= WORTH_CUTTING and self.statement in asked
+        return self.direction is direction and len(asked) >= self.least and self.statement in asked
 
 
 class Link:
-    """One connection of a worker, and its own to the database."""
+    """One connection of a worker, and its own to the database: the writers are in this order."""
 
     def __init__(self, writers: tuple[asyncio.StreamWriter, asyncio.StreamWriter]) -> None:
         self._writers = writers
         self.asked = b""
         """The last request."""
+
+    def leave(self) -> None:
+        """Close that of the worker only."""
+        self._writers[0].transport.abort()
 
     def end(self, *, reset: bool) -> None:
         """Close both."""
@@ -68,9 +78,9 @@ class Link:
 class Proxy:
     """Listens in front of a database. Use it with ``async with``.
 
-    ``delay``: seconds that every answer is held back. ``silent``: nothing goes through, and nobody is told;
-    what was swallowed stays lost, so the connections of that time are ended with it. ``refusing``: nobody
-    is let in.
+    ``cuts``: to be made, one after the other. ``delay``: seconds that every answer is held back.
+    ``silent``: nothing goes through, and nobody is told; what was ``swallowed`` (pieces, so far) stays lost,
+    so the connections of that time are ended with it. ``refusing``: nobody is let in.
     """
 
     def __init__(self, database_url: str) -> None:
@@ -80,9 +90,11 @@ class Proxy:
         self._links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._hurry = asyncio.Event()
+        self._late: tuple[asyncio.StreamWriter, bytes] | None = None
         self.cuts: deque[Cut] = deque()
         self.delay = 0.0
         self.silent = False
+        self.swallowed = 0
         self.refusing = False
 
     async def __aenter__(self) -> Self:
@@ -106,15 +118,25 @@ class Proxy:
         where = f"{self._parts.username}:{self._parts.password}@127.0.0.1:{self.port}"
         return urlunsplit(self._parts._replace(netloc=where))
 
-    def end_all(self) -> None:
-        """Reset every connection."""
+    def end_all(self, *, reset: bool = True) -> None:
+        """End every connection, by a reset or in order."""
         for link in list(self._links):
-            link.end(reset=True)
+            link.end(reset=reset)
 
     def hurry(self) -> None:
         """No delay any more, and what is being held back goes at once."""
         self.delay = 0.0
         self._hurry.set()
+
+    async def deliver(self) -> None:
+        """Send the request that was kept back, once the database has ended its session.
+
+        Raises `TimeoutError` where it does not: then the request could still be served.
+        """
+        assert self._late is not None
+        sink, request = self._late
+        await eventually(sink.is_closing)
+        sink.write(request)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refusing:
@@ -142,6 +164,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := await source.read(PIECE):
                 if self.silent:
+                    self.swallowed += 1
                     continue
                 if direction is Direction.REQUEST:
                     link.asked = data
@@ -152,6 +175,11 @@ class Proxy:
                             await self._hurry.wait()
                 if self.cuts and self.cuts[0].fits(direction, link.asked):
                     cut = self.cuts.popleft()
+                    self.refusing |= cut.lockout
+                    if cut.late:
+                        self._late = sink, data
+                        link.leave()
+                        return
                     sink.write(data[: int(len(data) * cut.passed)])
                     with contextlib.suppress(OSError):
                         await sink.drain()

@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-from urllib.parse import quote, urlunsplit
 
-import psycopg
 import pytest
 
 from sales import services
@@ -13,6 +11,7 @@ from sales.connections import POOLED, connection_info, is_pooled
 from sales.models import Sale
 from sales.refusals import DATABASE_UNAVAILABLE
 from sales.runtime import Runtime
+from tests.support.database import django_url
 from tests.support.pooler import pooler
 from tests.support.refusals import refuses
 from tests.support.waiting import DEADLINE, eventually
@@ -21,9 +20,7 @@ from tests.support.waiting import DEADLINE, eventually
 @pytest.fixture
 def database_url(transactional_db: None) -> str:
     """The database of the tests."""
-    info = psycopg.conninfo.conninfo_to_dict(connection_info())
-    where = f"{info['user']}:{quote(str(info.get('password', '')), safe='')}@{info['host']}:{info['port']}"
-    return urlunsplit(("postgresql", where, str(info["dbname"]), "", ""))
+    return django_url()
 
 
 @pytest.fixture(autouse=True)
