@@ -44,7 +44,7 @@ POOLED = (
 EXPECTED = (
     PoolTimeout,
     PoolClosed,
-    psycopg.errors.LockNotAvailable,  # `statements.BRIEF_LOCKS`
+    psycopg.errors.LockNotAvailable,  # see `statements.TRY_EXPIRE`
 )
 """Errors that are no news to the operator."""
 

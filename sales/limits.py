@@ -47,7 +47,7 @@ SETTLE_TRIES = 5
 SETTLE_PAUSE = 0.05
 """Between two of these looks."""
 
-WHY_TIMEOUT = 3.0
+WHY_TIMEOUT = 4.5
 """For which a batch that is saved asks why some of it were not done."""
 
 # --- the database

@@ -176,11 +176,8 @@ class Storage:
         """Give back the items of those of these holds that are over and that nobody is at."""
 
         async def expire(connection: Connection) -> Changed:
-            async with connection.transaction():
-                await connection.execute(statements.BRIEF_LOCKS)
-                cursor = await connection.execute(statements.TRY_EXPIRE, _ids_and_codes(list(codes)))
-                rows = await cursor.fetchall()
-            return _freed(self._connections.server(connection), rows)
+            cursor = await connection.execute(statements.TRY_EXPIRE, _ids_and_codes(list(codes)))
+            return _freed(self._connections.server(connection), await cursor.fetchall())
 
         return await self._connections.read(expire)
 

@@ -31,7 +31,12 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first: nobody is left alone with it while the other processes are idle."""
-    items.sort(key=lambda item: item.get_closest_marker("acceptance") is None)
+    items.sort(key=_is_short)
+
+
+def _is_short(item: pytest.Item) -> bool:
+    is_simulation = item.path.name == "test_simulation.py"
+    return not is_simulation and item.get_closest_marker("acceptance") is None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

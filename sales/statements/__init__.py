@@ -34,12 +34,11 @@ from sales.statements.sessions import (
     SETTINGS,
     VERSION,
 )
-from sales.statements.writes import BRIEF_LOCKS, PURCHASE, RELEASE, SWEEP, TRY_EXPIRE, hold
+from sales.statements.writes import PURCHASE, RELEASE, SWEEP, TRY_EXPIRE, hold
 
 __all__ = [
     "AWAITING_STANDBY",
     "BOUGHT",
-    "BRIEF_LOCKS",
     "CERTIFICATES",
     "CHANGES",
     "CLOCK",

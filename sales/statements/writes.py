@@ -80,12 +80,10 @@ def _give_back(*, which: str, wanted: str = "", wait: str = "", compared: str, s
 """
 
 
-_BY_CODE = """wanted AS MATERIALIZED (
-        SELECT * FROM unnest(%(ids)s::bigint[], %(codes)s::uuid[]) AS wanted (id, code)
-    ),"""
-
 RELEASE = _give_back(
-    wanted=_BY_CODE,
+    wanted="""wanted AS MATERIALIZED (
+        SELECT * FROM unnest(%(ids)s::bigint[], %(codes)s::uuid[]) AS wanted (id, code)
+    ),""",
     which="JOIN wanted USING (id, code)",
     compared=">",
     state=CHECKOUT_RELEASED,
@@ -101,16 +99,17 @@ SWEEP = _give_back(
 
 # The same of single holds. Only once it is done a hold has expired for good: until then somebody whose
 # statement began in time may be at it.
+# Whoever only asks does not wait for long behind an allowance that somebody has locked.
 TRY_EXPIRE = _give_back(
-    wanted=_BY_CODE,
+    wanted="""wanted AS MATERIALIZED (
+        SELECT wanted.* FROM set_config('lock_timeout', '250ms', true),
+                             unnest(%(ids)s::bigint[], %(codes)s::uuid[]) AS wanted (id, code)
+    ),""",
     which="JOIN wanted USING (id, code)",
     wait="SKIP LOCKED",
     compared="<=",
     state=CHECKOUT_EXPIRED,
 )
-
-# Whoever only asks does not wait for long behind an allowance that somebody has locked.
-BRIEF_LOCKS = "SET LOCAL lock_timeout TO '250ms'"
 
 # In one order, so that two batches with the same keys cannot deadlock.
 _NAMED = """, named AS (

@@ -144,7 +144,6 @@ def _statements() -> dict[str, Statement]:
         statements.PURCHASE: _purchase,
         statements.RELEASE: _release,
         statements.SWEEP: _sweep,
-        statements.BRIEF_LOCKS: _set,
         statements.TRY_EXPIRE: _try_expire,
         statements.HELD: _what_is_held,
         statements.BOUGHT: _what_is_bought,
