@@ -60,7 +60,12 @@ def _template() -> str:
     subprocess.run(
         [sys.executable, "manage.py", "migrate", "-v0"],
         cwd=settings.BASE_DIR,
-        env=os.environ | {"DATABASE_URL": _at(server, name), "FLASHSALE_TRAIN_EXAMPLE": "false"},
+        env=os.environ
+        | {
+            "DATABASE_URL": _at(server, name),
+            "DJANGO_SETTINGS_MODULE": "flashsale_project.settings",
+            "FLASHSALE_TRAIN_EXAMPLE": "false",
+        },
         check=True,
     )
     return name
