@@ -163,14 +163,17 @@ class Storage:
 
     # What is swept twice is swept once: these go as reads do.
 
-    async def sweep(self, sale_id: int) -> Changed:
-        """Give back the items of a sale whose hold is over, and close their checkouts."""
+    async def sweep(self, sale_id: int, *, bulk: bool = False) -> Changed:
+        """Give back the items of a sale whose hold is over, and close their checkouts.
+
+        ``bulk``: nobody waits for it, so that it may take as long as a load.
+        """
 
         async def sweep(connection: Connection) -> Changed:
             cursor = await connection.execute(statements.SWEEP, {"sale": sale_id})
             return _freed(self._connections.server(connection), await cursor.fetchall())
 
-        return await self._connections.read(sweep, bulk=True)
+        return await self._connections.read(sweep, bulk=bulk)
 
     async def expire(self, codes: Collection[UUID]) -> Changed:
         """Give back the items of those of these holds that are over and that nobody is at."""
@@ -184,7 +187,7 @@ class Storage:
     async def sweep_all(self) -> list[Changed]:
         """`sweep` each sale in which something can be held."""
         sale_ids = [sale_id for (sale_id,) in await self._rows(statements.STARTED)]
-        return [await self.sweep(sale_id) for sale_id in sale_ids]
+        return [await self.sweep(sale_id, bulk=True) for sale_id in sale_ids]
 
     async def try_sweep(self, sale_id: int) -> Changed:
         """`sweep`, unless another worker is at it just now."""
