@@ -25,6 +25,7 @@ async def test_a_lost_look_at_receipts_takes_no_purchase_back(
     old = await buy(worker, 1, 5)
     new = await services.checkout(worker, user_id=1, item_id=6)
     look = b"FROM sales_checkout WHERE code"
+    await connected(worker)
     proxy.cuts.append(replace(REQUEST, statement=look, lockout=True))
     calls = (services.purchase(worker, code=code) for code in (old, new))
     ends = await asyncio.gather(*calls, return_exceptions=True)
