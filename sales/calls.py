@@ -10,19 +10,18 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from batching import BatchError, KeyedProcessor, LoadFailed, ProcessFailed, ProcessorStopped, QueueFull
+from batching import BatchError, KeyedProcessor
 from sales import limits
 from sales.inventory import Hold, HoldBatch, RequestKey, SaleEnded
 from sales.metrics import count_answer
 from sales.refusals import (
-    DATABASE_UNAVAILABLE,
     DRAINING,
     IDEMPOTENCY_KEY_REUSED,
-    OUTCOME_UNKNOWN,
     OVERLOADED,
-    DatabaseUnavailable,
     Reason,
     Refusal,
+    reason_of,
+    refusal_of,
 )
 from sales.runtime import Runtime
 from sales.saving import Repeated, Settlement, SettlementBatch
@@ -214,22 +213,3 @@ class Waiter:
         if reason is not None:
             raise Refusal(reason)
         return await self._future
-
-
-def refusal_of(error: BatchError) -> Refusal:
-    """What a caller is told of a batch that failed; the error is chained."""
-    refusal = Refusal(reason_of(error))
-    refusal.__cause__ = error
-    return refusal
-
-
-def reason_of(error: BatchError) -> Reason:
-    """What it means for a call that its batch has failed."""
-    if isinstance(error, QueueFull):
-        return OVERLOADED
-    cause = error.__cause__
-    if isinstance(error, ProcessorStopped) and cause is None:
-        return DRAINING
-    if isinstance(error, LoadFailed | ProcessFailed) or isinstance(cause, DatabaseUnavailable):
-        return DATABASE_UNAVAILABLE
-    return OUTCOME_UNKNOWN  # the save was cut off, or has a fault of ours

@@ -48,7 +48,7 @@ class Housekeeping:
             with contextlib.suppress(DatabaseFailure):
                 # What a service that is gone has left behind, in sales that nobody watches any more.
                 for swept in await self._storage.sweep_all():
-                    self._memory.learn(swept.server, swept.rows)
+                    self._memory.learn(swept)
         self._task = asyncio.create_task(self._go_on(), name="housekeeping")
         return self
 
@@ -103,8 +103,7 @@ class Housekeeping:
     async def _sweep_sale(self, inventory: Inventory) -> None:
         inventory.expire(self._memory.clock.now())
         if inventory.unswept:
-            swept = await self._storage.try_sweep(inventory.sale.id)
-            self._memory.learn(swept.server, swept.rows)
+            self._memory.learn(await self._storage.try_sweep(inventory.sale.id))
 
     def _database_is_lost(self, reason: str) -> None:
         if self._lost_at is None:

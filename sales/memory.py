@@ -1,12 +1,11 @@
 """What a worker remembers: the sales that are not over, and how far it has read the rows of each."""
 
 import time
-from collections.abc import Iterable
 from uuid import UUID
 
 from sales.codes import place_of
-from sales.inventory import Inventory, ItemRow, SaleFacts
-from sales.records import Mark
+from sales.inventory import Inventory, SaleFacts
+from sales.records import Changed, Mark
 from sales.refusals import UNKNOWN_CODE, Refusal
 from sales.storage import Storage
 
@@ -101,10 +100,10 @@ class Memory:
 
     # --- learning
 
-    def learn(self, server: int, rows: Iterable[tuple[int, ItemRow]]) -> None:
-        """Take in what was committed on this server: rows, each with the id of its sale."""
-        for sale_id, row in rows:
-            if (inventory := self.of_server(sale_id, server)) is not None:
+    def learn(self, changed: Changed) -> None:
+        """Take in what was committed."""
+        for sale_id, row in changed.rows:
+            if (inventory := self.of_server(sale_id, changed.server)) is not None:
                 inventory.learn([row])
 
     async def load_sales(self) -> None:

@@ -52,6 +52,5 @@ async def _end(storage: Storage, memory: Memory, found: Receipts) -> bool:
     """End those of these holds that are over and that nobody is at; whether any are over."""
     over = [receipt.code for receipt in found.values() if receipt.is_over]
     if over:
-        ended = await storage.expire(over)
-        memory.learn(ended.server, ended.rows)
+        memory.learn(await storage.expire(over))
     return bool(over)

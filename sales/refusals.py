@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from batching import BatchError, LoadFailed, ProcessFailed, ProcessorStopped, QueueFull
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Reason:
@@ -114,3 +116,22 @@ class OutcomeUnknown(DatabaseFailure):
 
     def __init__(self) -> None:
         super().__init__(OUTCOME_UNKNOWN)
+
+
+def refusal_of(error: BatchError) -> Refusal:
+    """What a caller is told of a batch that failed; the error is chained."""
+    refusal = Refusal(reason_of(error))
+    refusal.__cause__ = error
+    return refusal
+
+
+def reason_of(error: BatchError) -> Reason:
+    """What it means for a call that its batch has failed."""
+    if isinstance(error, QueueFull):
+        return OVERLOADED
+    cause = error.__cause__
+    if isinstance(error, ProcessorStopped) and cause is None:
+        return DRAINING
+    if isinstance(error, LoadFailed | ProcessFailed) or isinstance(cause, DatabaseUnavailable):
+        return DATABASE_UNAVAILABLE
+    return OUTCOME_UNKNOWN  # the save was cut off, or has a fault of ours

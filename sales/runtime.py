@@ -7,7 +7,7 @@ connection, and the others are for the sale.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Self, TypeVar
 from uuid import UUID
@@ -21,7 +21,7 @@ from sales.inventory import Inventory
 from sales.memory import Memory
 from sales.receipts import receipts
 from sales.records import Counts, KeyUse, Receipt
-from sales.refusals import DATABASE_UNAVAILABLE, NO_SALE, Reason, Refusal
+from sales.refusals import DATABASE_UNAVAILABLE, NO_SALE, Reason, Refusal, refusal_of
 from sales.saving import Saving, clocked_by_commits
 from sales.storage import Storage
 
@@ -97,24 +97,33 @@ class Runtime:
         return self.memory.inventories.get(inventory.sale.id, inventory)
 
     async def receipt(self, code: UUID) -> Receipt | None:
-        """What became of a checkout, from the database. Raises `BatchError`, or `Refusal` (`OVERLOADED`)."""
-        with self.admission.entered("read"):
+        """What became of a checkout, from the database. Raises `Refusal`."""
+        with self._reading():
             return await self._receipts.run(code)
 
     async def key_use(self, sale_id: int, user_id: int, key: str) -> KeyUse | None:
-        """What this user was granted with this key before, from the database. Raises as `receipt` does."""
-        with self.admission.entered("read"):
+        """What this user was granted with this key before, from the database. Raises `Refusal`."""
+        with self._reading():
             return await self._key_uses.run((sale_id, user_id, key))
 
     async def counts(self, sale_id: int) -> Counts | None:
-        """Any sale and its counts, from the database. Raises as `receipt` does."""
-        with self.admission.entered("read"):
+        """Any sale and its counts, from the database. Raises `Refusal`."""
+        with self._reading():
             return await self._counts.run(sale_id)
 
     async def certificate(self, sale_id: int) -> tuple[float, str | None] | None:
-        """When a sale is over and its certificate, from the database. Raises as `receipt` does."""
-        with self.admission.entered("read"):
+        """When a sale is over and its certificate, from the database. Raises `Refusal`."""
+        with self._reading():
             return await self._certificates.run(sale_id)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """One read more, for as long as it is waited for. Raises the `Refusal` that a failure means."""
+        with self.admission.entered("read"):
+            try:
+                yield
+            except BatchError as error:
+                raise refusal_of(error) from error
 
     async def _look(self, sale_id: int) -> None:
         await asyncio.sleep(self._looked_at + limits.LOOK_INTERVAL - time.monotonic())

@@ -5,7 +5,7 @@ Batches are clocked by their own commits, by sale: while one is being saved, the
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
@@ -34,6 +34,7 @@ from sales.storage import Storage
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
+W = TypeVar("W", Hold, "Settlement")
 
 
 @dataclass(eq=False, slots=True)
@@ -78,12 +79,11 @@ class Saving:
         with _faults_logged():
             with metrics.BATCH_SECONDS.labels("checkout").time():
                 if batch.needs_sweep:
-                    swept = await self._storage.sweep(sale_id)
-                    self._memory.learn(swept.server, swept.rows)
+                    self._memory.learn(await self._storage.sweep(sale_id))
                 try:
                     granted = await self._storage.hold(inventory.sale, holds)
                 except OutcomeUnknown:
-                    return {hold: _unknown(hold.code) for hold in holds}
+                    return _all_unknown(holds)
             metrics.BATCH_SIZE.labels("checkout").observe(len(batch.holds))
             if (known := self._memory.of_server(sale_id, granted.server)) is not None:
                 known.learn(granted.rows)
@@ -105,13 +105,10 @@ class Saving:
     ) -> Mapping[Settlement, Exception] | None:
         """Buy what the codes of a batch hold; returns why some were not bought, by settlement."""
         with _faults_logged():
-            with metrics.BATCH_SECONDS.labels("purchase").time():
-                try:
-                    changed = await self._storage.purchase({settlement.code for settlement in batch})
-                except OutcomeUnknown:
-                    return {settlement: _unknown(settlement.code) for settlement in batch}
-            metrics.BATCH_SIZE.labels("purchase").observe(len(batch))
-            left_out = self._take_in(batch, changed)
+            try:
+                left_out = await self._settle("purchase", batch, self._storage.purchase(_codes(batch)))
+            except OutcomeUnknown:
+                return _all_unknown(batch)
             try:
                 found = await self._receipts(left_out)
             except (DatabaseFailure, TimeoutError):  # the others of the batch are committed all the same
@@ -123,17 +120,14 @@ class Saving:
     ) -> Mapping[Settlement, Exception] | None:
         """Give back what the codes of a batch hold; returns why some were not given back, by settlement."""
         with _faults_logged():
-            with metrics.BATCH_SECONDS.labels("release").time():
-                try:
-                    changed = await self._storage.release({settlement.code for settlement in batch})
-                except OutcomeUnknown:
-                    return {settlement: _unknown(settlement.code) for settlement in batch}
-            metrics.BATCH_SIZE.labels("release").observe(len(batch))
-            left_out = self._take_in(batch, changed)
+            try:
+                left_out = await self._settle("release", batch, self._storage.release(_codes(batch)))
+            except OutcomeUnknown:
+                return _all_unknown(batch)
             try:
                 found = await self._receipts(left_out)
             except (DatabaseFailure, TimeoutError):  # a first try that was lost may have given them back
-                return {settlement: _unknown(settlement.code) for settlement in left_out}
+                return _all_unknown(left_out)
             # Giving back what was given back is no failure: the caller may not have had the first answer.
             return {
                 settlement: _why(receipt)
@@ -141,9 +135,15 @@ class Saving:
                 if (receipt := found.get(settlement.code)) is None or receipt.state != "released"
             }
 
-    def _take_in(self, batch: SettlementBatch, changed: Changed) -> list[Settlement]:
-        """Learn what a batch has changed; who did not get what they wanted: a code counts for one alone."""
-        self._memory.learn(changed.server, changed.rows)
+    async def _settle(self, call: str, batch: SettlementBatch, saved: Awaitable[Changed]) -> list[Settlement]:
+        """Wait for the save of a batch, and learn what it has changed.
+
+        Returns who did not get what they wanted: a code counts for one of them alone.
+        """
+        with metrics.BATCH_SECONDS.labels(call).time():
+            changed = await saved
+        metrics.BATCH_SIZE.labels(call).observe(len(batch))
+        self._memory.learn(changed)
         done, left_out = set(changed.codes), []
         for settlement in batch:
             if settlement.code in done:
@@ -156,8 +156,7 @@ class Saving:
         if not settlements:
             return {}
         async with patient(limits.WHY_TIMEOUT):
-            codes = {settlement.code for settlement in settlements}
-            return await settled_receipts(self._storage, self._memory, codes)
+            return await settled_receipts(self._storage, self._memory, _codes(settlements))
 
 
 def clocked_by_commits(load: Load[int, R], save: Save[int, R] | None = None) -> KeyedProcessor[int, R]:
@@ -188,6 +187,14 @@ def _faults_logged() -> Iterator[None]:
     except Exception:
         logger.exception("a batch failed")
         raise
+
+
+def _codes(settlements: Iterable[Settlement]) -> set[UUID]:
+    return {settlement.code for settlement in settlements}
+
+
+def _all_unknown(wishes: Iterable[W]) -> dict[W, Exception]:
+    return {wish: _unknown(wish.code) for wish in wishes}
 
 
 def _unknown(code: UUID) -> Refusal:

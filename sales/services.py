@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from batching import BatchError
-from sales.calls import Waiter, refusal_of, start_checkout, start_purchase, start_release
+from sales.calls import Waiter, start_checkout, start_purchase, start_release
 from sales.inventory import Inventory, RequestKey, SaleFacts
 from sales.limits import MAX_USER_ID
 from sales.metrics import count_answer
@@ -82,10 +81,7 @@ async def _checkout_once(runtime: Runtime, user_id: int, item_id: int | None, ke
 
 async def _granted_before(runtime: Runtime, user_id: int, key: RequestKey) -> UUID | None:
     """The code that this request was granted when it came before."""
-    try:
-        use = await runtime.key_use(runtime.current().sale.id, user_id, key.text)
-    except BatchError as error:
-        raise refusal_of(error) from error
+    use = await runtime.key_use(runtime.current().sale.id, user_id, key.text)
     if use is None:
         return None
     if use.item_id != key.item_id:
@@ -111,10 +107,7 @@ async def release(runtime: Runtime, *, code: UUID) -> None:
 
 async def receipt(runtime: Runtime, *, code: UUID) -> Receipt:
     """What became of a checkout, from the database."""
-    try:
-        found = await runtime.receipt(code)
-    except BatchError as error:
-        raise refusal_of(error) from error
+    found = await runtime.receipt(code)
     if found is None:
         raise Refusal(UNKNOWN_CODE)
     return found
@@ -142,10 +135,7 @@ async def status(runtime: Runtime, *, sale_id: int | None = None) -> SaleStatus:
 
 async def _status_from_database(runtime: Runtime, sale_id: int) -> SaleStatus:
     """That of a sale which this worker does not remember."""
-    try:
-        found = await runtime.counts(sale_id)
-    except BatchError as error:
-        raise refusal_of(error) from error
+    found = await runtime.counts(sale_id)
     if found is None:
         raise Refusal(NO_SALE.saying(f"There is no sale {sale_id}."))
     return SaleStatus(
@@ -158,10 +148,7 @@ async def certificate(runtime: Runtime, *, sale_id: int) -> dict[str, Any]:
 
     The rows that break an invariant, if any do, are not for the public: they name users and codes.
     """
-    try:
-        found = await runtime.certificate(sale_id)
-    except BatchError as error:
-        raise refusal_of(error) from error
+    found = await runtime.certificate(sale_id)
     if found is None:
         raise Refusal(NO_SALE.saying(f"There is no sale {sale_id}."))
     over_at, document = found

@@ -18,6 +18,7 @@ from django.http import HttpRequest, JsonResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
+from flashsale_project.serving.limits import KEEP_ALIVE
 from sales.refusals import ITEM_SOLD
 
 PROBLEM = {
@@ -68,7 +69,7 @@ def main(name: str, listen_fd: int) -> None:
         log_config=None,
         access_log=False,
         proxy_headers=False,
-        timeout_keep_alive=5,
+        timeout_keep_alive=KEEP_ALIVE,
     )
     gc.collect()
     gc.freeze()

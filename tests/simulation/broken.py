@@ -163,8 +163,13 @@ def _settled_twice(call: Any, future: Any) -> None:
     _settled(call, future)
 
 
-def _nobody_left_out(saving: Saving, batch: SettlementBatch, changed: Changed) -> list[Settlement]:
-    saving._memory.learn(changed.server, changed.rows)
+_settle_batch = Saving._settle
+
+
+async def _nobody_left_out(
+    saving: Saving, call: str, batch: SettlementBatch, saved: Awaitable[Changed]
+) -> list[Settlement]:
+    await _settle_batch(saving, call, batch, saved)
     return []
 
 
@@ -212,8 +217,8 @@ def _hear_nothing(session: object, notice: object) -> None:
     pass
 
 
-def _learn_from_any(memory: Memory, server: int, rows: Iterable[tuple[int, ItemRow]]) -> None:
-    for sale_id, row in rows:
+def _learn_from_any(memory: Memory, changed: Changed) -> None:
+    for sale_id, row in changed.rows:
         if (inventory := memory.inventories.get(sale_id)) is not None:
             inventory.learn([row])
 
@@ -256,7 +261,7 @@ FAULTS: dict[str, Fault] = {
     "the last of a batch is forgotten": lambda: patch.object(Batch, "settle", _settle_all_but_one),
     "one failure fails the batch": lambda: patch.object(Batch, "settle", _fail_all),
     "answers are given twice": lambda: patch.object(Call, "settled", _settled_twice),
-    "one code is sold to all who ask": lambda: patch.object(Saving, "_take_in", _nobody_left_out),
+    "one code is sold to all who ask": lambda: patch.object(Saving, "_settle", _nobody_left_out),
     "nobody looks what others do": lambda: patch.object(Memory, "refresh", _nothing),
     "nobody sweeps": lambda: patch.object(Housekeeping, "_sweep", _nothing),
     "nobody sweeps what is wanted": lambda: patch.object(Inventory, "needs_sweep", _false),
@@ -290,7 +295,7 @@ FAULTS_AFTER_LOSSES: dict[str, tuple[list[Weather], Fault]] = {
     ),
     "what is cut off counts as not done": (
         BAD,
-        lambda: patch("sales.calls.OUTCOME_UNKNOWN", DATABASE_UNAVAILABLE),
+        lambda: patch("sales.refusals.OUTCOME_UNKNOWN", DATABASE_UNAVAILABLE),
     ),
 }
 """The same for what is done where a connection was lost, and the weathers in which it is met."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from sales import services
 from sales.inventory import HELD, ItemRow
+from sales.records import Changed
 from sales.refusals import UNKNOWN_CODE
 from sales.runtime import Runtime
 from tests.integration.sales.faults.cuts import Stored
@@ -56,7 +57,7 @@ async def test_nothing_is_learnt_of_a_server_that_a_sale_was_not_loaded_from(wor
     sale_id = worker.current().sale.id
     server = worker.memory._marks[sale_id].server
     row = ItemRow(5, 1, HELD, 1, worker.memory.clock.now() + 60)
-    worker.memory.learn(server + 1, [(sale_id, row)])
+    worker.memory.learn(Changed(server + 1, set(), [(sale_id, row)]))
     assert worker.current().held == 0
-    worker.memory.learn(server, [(sale_id, row)])
+    worker.memory.learn(Changed(server, set(), [(sale_id, row)]))
     assert worker.current().held == 1
