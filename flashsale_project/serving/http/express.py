@@ -75,7 +75,7 @@ class ExpressProtocol(Protocol):
 
     def _ask(self, hot: Hot, answers: Answers) -> None:
         """One of the two hot calls is there, and it is its turn."""
-        user_id, item_id, code = hot
+        user_id, item_id, code, _, _ = hot
         try:
             if code is not None:
                 refused = start_purchase(self._runtime, UUID(code.decode()), self._answer)

@@ -19,9 +19,13 @@ NAME = rb"[A-Za-z0-9._~!$&'()*+,;=-]"
 
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([!\"$-~]++) HTTP/([0-9]\.[0-9])")
 _FIELD = re.compile(rb"(" + TOKEN + rb"++):(" + TEXT + rb"*+)\r\n")
-_FIELDS = re.compile(rb"(?:" + TOKEN + rb"++:" + TEXT + rb"*+\r\n)*+")
+_FIELDS = re.compile(rb"(?>(?:" + TOKEN + rb"++:" + TEXT + rb"*+\r\n)*)")
 _AUTHORITY = (
-    rb"((?:" + NAME + rb"|%[0-9A-Fa-f]{2})++|\[[0-9A-Fa-f:.]++\]|\[v[0-9A-Fa-f]++\.(?:" + NAME + rb"|:)++\])"
+    rb"((?>(?:"
+    + NAME
+    + rb"|%[0-9A-Fa-f]{2})+)|\[[0-9A-Fa-f:.]++\]|\[v[0-9A-Fa-f]++\.(?>(?:"
+    + NAME
+    + rb"|:)+)\])"
     rb"(?::[0-9]{0,5})?"
 )
 _HOST = re.compile(_AUTHORITY)

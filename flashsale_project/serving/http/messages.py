@@ -40,9 +40,9 @@ _FRAMING = {b"content-length", b"transfer-encoding", b"host"}
 _BROKEN_LINE = re.compile(rb"\A[^A-Z]|[^ -~\r]|\r[^\n]")
 _BROKEN_FIELDS = re.compile(rb"[^\t\r\n -~\x80-\xff]|\r[^\n]|(?<!\r)\n|\n[ \t]")
 _CHUNK_BEGINS = re.compile(rb"[0-9a-fA-F]{0,16}+(?:;" + TEXT + rb"*+)?\r?")
-_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\' + TEXT + rb')*+"'
+_QUOTED = rb'"(?>(?:[\t !#-\[\]-~\x80-\xff]|\\' + TEXT + rb')*)"'
 _CHUNK = re.compile(
-    rb"([0-9a-fA-F]{1,16})((?:;" + TOKEN + rb"++(?:=(?:" + TOKEN + rb"++|" + _QUOTED + rb"))?)*+)"
+    rb"([0-9a-fA-F]{1,16})((?>(?:;" + TOKEN + rb"++(?:=(?:" + TOKEN + rb"++|" + _QUOTED + rb"))?)*))"
 )
 
 
@@ -125,7 +125,7 @@ class Reader:
     @property
     def is_fresh(self) -> bool:
         """Whether nothing has come since the last request, not even an empty line."""
-        return not (self.is_receiving or self._empty_lines)
+        return not self._data and self._head is None and not self._empty_lines
 
     def take_expectation(self) -> bool:
         """Whether the client waits for a word before it sends its body; true once for each."""

@@ -44,9 +44,19 @@ def request(
     return "\r\n".join(lines).encode("latin-1") + body
 
 
+def browser(target: str, number: int) -> bytes:
+    """A request of a browser behind a proxy that marks each."""
+    headers = (
+        "User-Agent: Mozilla/5.0 (X11)\r\nAccept: */*\r\nContent-Length: 0\r\nConnection: keep-alive\r\n"
+        f"Cookie: session={number}\r\nX-Request-ID: {number:032x}\r\nX-Forwarded-For: 198.51.100.{number}"
+    )
+    return request(target, headers.lower() if number % 2 else headers)
+
+
 ITEM = "/checkout?user_id={user0}&item_id={item0}"
 ANY = "/checkout?user_id={user0}"
 BUY = "/purchase?code={code0}"
+NOBODY = "/checkout?user_id=7&item_id=99999999"
 
 TRICKY: dict[str, list[list[bytes]]] = {
     "hold and buy": [
@@ -70,9 +80,16 @@ TRICKY: dict[str, list[list[bytes]]] = {
     ],
     "hot between stock": [[request(ITEM) + request("/healthz", method="GET") + request(ITEM)]],
     "hundred at once": [[request(ITEM) * 100]],
-    "byte by byte": [[bytes([byte]) for byte in request("/checkout?user_id=7&item_id=99999999")]],
+    "byte by byte": [[bytes([byte]) for byte in request(NOBODY)]],
     "bytes of many": [
         [bytes([b]) for b in request("/purchase?code=00000000-0000-8000-8000-000000000000") * 2]
+    ],
+    "browsers": [[browser(ITEM, n)] for n in range(4)],
+    "browsers at once": [[b"".join(browser(ITEM if n % 3 else NOBODY, n) for n in range(50))]],
+    "browsers cut anywhere": [
+        [data[:place], data[place:] + data[:9], data[9:]]
+        for data in [browser(NOBODY, 1)]
+        for place in range(1, len(data))
     ],
     "close": [[request(ITEM, "Connection: close")], [request(ITEM)]],
     "close, more behind": [[request("/healthz", "Connection: close", method="GET") + request("/nothing")]],
