@@ -5,7 +5,6 @@ process can add them up; without it the figures are those of this process.
 """
 
 import os
-from collections import Counter
 
 import prometheus_client
 from prometheus_client import (
@@ -47,7 +46,7 @@ BROKEN = prometheus_client.Counter(
     "flashsale_broken_certificates", "Certificates written of sales that break an invariant.", ["sale"]
 )
 
-_counted: Counter[tuple[str, str]] = Counter()
+_counted: dict[str, dict[str, int]] = {}
 
 
 def open_files() -> None:
@@ -62,13 +61,17 @@ def open_files() -> None:
 
 def count_answer(call: str, outcome: str) -> None:
     """Count one answer to this call: ``granted``, ``done``, or the reason of its refusal."""
-    _counted[call, outcome] += 1
+    try:
+        _counted[call][outcome] += 1
+    except KeyError:  # the first one; a Counter of pairs takes three times as long for all others
+        _counted.setdefault(call, {})[outcome] = 1
 
 
 def flush_answers() -> None:
     """Hand on what was counted. A counter of prometheus_client costs more than most of our answers."""
-    for (call, outcome), count in _counted.items():
-        _ANSWERS.labels(call, outcome).inc(count)
+    for call, outcomes in _counted.items():
+        for outcome, count in outcomes.items():
+            _ANSWERS.labels(call, outcome).inc(count)
     _counted.clear()
 
 
