@@ -1,6 +1,7 @@
 """The built-in crowd: many connections in one process, as light as Python allows.
 
 It tells apart what a load generator usually adds up: the latencies of holds, of purchases and of refusals.
+No two of its requests have the same head (`browser`).
 Every code that is received is bought next. What a crowd asks for, and when, is in `loads`.
 """
 
@@ -12,6 +13,7 @@ from time import perf_counter
 from typing import cast
 
 from flashsale_project.benchmark.answer import AnswerReader
+from flashsale_project.benchmark.browser import Browser
 
 CONNECTING = 200
 """Connections that are opened at the same time: fewer than any listen queue holds."""
@@ -33,6 +35,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, crowd: "Crowd") -> None:
         self._crowd = crowd
         self._reader = AnswerReader()
+        self._browser = Browser()
         self.transport: asyncio.Transport
         self.asked: str | None = None
         self.code = b""
@@ -67,11 +70,11 @@ class Connection(asyncio.Protocol):
         self._is_greeted()
         self._crowd.lost(self)
 
-    def ask(self, kind: str, request: bytes, since: float) -> None:
-        """Send a request; its latency counts from ``since``."""
+    def ask(self, kind: str, call: bytes, since: float) -> None:
+        """Send a request for this call; its latency counts from ``since``."""
         self.asked = kind
         self.since = since
-        self.transport.write(request)
+        self.transport.write(self._browser.request(call))
 
     def _is_greeted(self) -> bool:
         """Whether it was the end of a greeting, and not of a request."""
@@ -215,16 +218,16 @@ class Crowd:
     def hold(self, connection: Connection, item: int | None, since: float) -> None:
         """Ask for an item, or for any."""
         user = int(random.random() * USERS)
-        target = (
-            b"/checkout?user_id=%d" % user
+        call = (
+            b"POST /checkout?user_id=%d" % user
             if item is None
-            else b"/checkout?user_id=%d&item_id=%d" % (user, item)
+            else b"POST /checkout?user_id=%d&item_id=%d" % (user, item)
         )
         self.outstanding += 1
-        connection.ask(CHECKOUT, b"POST %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % target, since)
+        connection.ask(CHECKOUT, call, since)
 
     def buy(self, connection: Connection, code: bytes, since: float) -> None:
         """Buy what a code holds."""
         connection.code = code
         self.outstanding += 1
-        connection.ask(PURCHASE, b"POST /purchase?code=%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % code, since)
+        connection.ask(PURCHASE, b"POST /purchase?code=" + code, since)

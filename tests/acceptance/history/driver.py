@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Self
 
+from flashsale_project.benchmark.browser import Browser
 from tests.acceptance.history.connection import Connection, Response
 from tests.acceptance.history.operations import Call, Operation
 
@@ -106,6 +107,7 @@ class Shopper:
         self.random = random.Random(f"{load.plan.seed} {number}")
         self.later: list[tuple[float, str]] = []
         """Codes that were not bought at once, each with the time (monotonic) to come back to it."""
+        self._browser = Browser()
         self._connections: list[Connection | None] = [None, None, None]
 
     async def shop(self) -> None:
@@ -139,7 +141,7 @@ class Shopper:
         connection: int | None = None,
     ) -> Operation:
         """Make one request, on this connection or one of the first two, and record it."""
-        data = f"{_line(call, user_id, item_id, code)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        data = self._browser.request(_line(call, user_id, item_id, code).encode())
         slot = self.random.randrange(2) if connection is None else connection
         facts: dict[str, Any] = {"client": self.number, "call": call, "user_id": user_id, "item_id": item_id}
         started_at = time.monotonic()
