@@ -124,8 +124,8 @@ class Reader:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether nothing has come since the last request, not even an empty line."""
-        return not self._data and self._head is None and not self._empty_lines
+        """Whether nothing has come since the last request, not even an empty line, and none was refused."""
+        return not self._data and self._head is None and not self._empty_lines and self._refusal is None
 
     def take_expectation(self) -> bool:
         """Whether the client waits for a word before it sends its body; true once for each."""

@@ -183,6 +183,15 @@ class Protocol(asyncio.Protocol):
         """Whether nothing can come any more, and nobody waits for an answer."""
         return self.life.has_said_all and self._is_free()
 
+    def _is_at_rest(self) -> bool:
+        """Whether `_go_on` would find nothing to do: nothing has come, nothing is kept, and more may come."""
+        return (
+            self._reader.is_fresh
+            and not self._share.size
+            and not self.flow.read_paused
+            and not self.life.has_said_all
+        )
+
     def _begin_next(self) -> bool:
         """Begin to answer the next request, if it is there. Raises `BadMessage`."""
         request = self._reader.next()
@@ -211,7 +220,7 @@ class Protocol(asyncio.Protocol):
         self.server_state.total_requests += 1
         self.life.has_answered = True
         self.life.age = 0
-        if not self.transport.is_closing():
+        if not (self._is_at_rest() or self.transport.is_closing()):
             self._go_on()
 
     def _keep(self) -> None:
