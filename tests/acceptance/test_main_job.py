@@ -110,6 +110,13 @@ async def test_the_certificate_of_the_running_sale(service: Service) -> None:
     assert result.stdout.count("✓") == 9
 
 
+async def test_the_example_is_off_unless_it_is_asked_for(service: Service) -> None:
+    async with Client(service.port) as client:
+        answer = await client.get("/book?train=batchy&person=elgopher&seat=3")
+    assert (answer.status, answer.reason) == (404, "not_found")
+    assert service.sql("SELECT to_regclass('trains_train')") == [(None,)]
+
+
 async def test_an_operator_pauses_and_resumes_and_every_worker_obeys(service: Service) -> None:
     for paused in (True, False):
         service.sql("UPDATE sales_sale SET paused = %s", paused)

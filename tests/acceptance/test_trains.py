@@ -9,7 +9,7 @@ from batching.examples.trains.models import SEATS
 from tests.support.client import Client
 from tests.support.service import MakeService, Service
 
-TRAINS, BOOKINGS, CONNECTIONS = 100, 4_000, 64
+TRAINS, BOOKINGS, CONNECTIONS = 40, 1_600, 64
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def trains(make_service: MakeService) -> Service:
     return make_service(FLASHSALE_TRAIN_EXAMPLE="true").start()
 
 
-async def test_thousands_of_bookings_on_a_hundred_trains(trains: Service) -> None:
+async def test_many_book_seats_on_many_trains(trains: Service) -> None:
     wishes = iter(range(BOOKINGS))
     booked: dict[str, dict[str, str]] = defaultdict(dict)
 
@@ -32,7 +32,9 @@ async def test_thousands_of_bookings_on_a_hundred_trains(trains: Service) -> Non
         async with Client(trains.port) as client:
             for number in wishes:
                 train, person, seat = f"train{number % TRAINS}", f"p{number}", str(number // 7 % SEATS + 1)
-                answer = await client.get(f"/book?train={train}&person={person}&seat={seat}")
+                answer = await client.get(wish := f"/book?train={train}&person={person}&seat={seat}")
+                while answer.status == 503:  # the other worker was faster five times: nothing was booked
+                    answer = await client.get(wish)
                 if answer.status == 200:
                     assert booked[train].setdefault(seat, person) == person
                 else:
@@ -83,10 +85,3 @@ async def test_what_cannot_be_booked_is_refused_with_the_reason(trains: Service)
         trains.sql, "SELECT name, seats FROM trains_train WHERE name NOT LIKE 'train%'"
     )
     assert rows == [("x", {"7": "elgopher"})]
-
-
-async def test_it_is_off_unless_it_is_asked_for(service: Service) -> None:
-    async with Client(service.port) as client:
-        answer = await client.get("/book?train=batchy&person=elgopher&seat=3")
-    assert (answer.status, answer.reason) == (404, "not_found")
-    assert service.sql("SELECT to_regclass('trains_train')") == [(None,)]
