@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.acceptance.faults import cheap_passwords
 from tests.acceptance.faults.conftest import BACK, Judged, Run
 from tests.acceptance.history.connection import Connection
 from tests.acceptance.history.operations import Call
@@ -44,6 +45,8 @@ def _code() -> UUID:
 @pytest.fixture(scope="module")
 def service(make_service: MakeService, full: bool) -> Service:
     service = make_service("--checkout-ttl", "2", "--user-limit", "4", items=100_000 if full else 20_000)
+    if not full:
+        service.environment["DJANGO_SETTINGS_MODULE"] = cheap_passwords.__name__
     return service.start()
 
 
