@@ -38,7 +38,7 @@ def command_lines(service: Service) -> Iterator[set[str]]:
     over = threading.Event()
 
     def look() -> None:
-        while not over.wait(0.02):
+        while not over.wait(0.1):
             if service.process is not None:
                 seen.update(" ".join(words) for words in processes.descendants(service.pid).values())
 

@@ -27,6 +27,11 @@ def workers(pid: int) -> list[int]:
     return sorted(child for child, command in descendants(pid).items() if WORKER in command)
 
 
+def runs(pid: int) -> bool:
+    """Whether there is such a process; much cheaper than to look for it among all of them."""
+    return bool(psutil.pid_exists(pid))
+
+
 def postmaster(pid: int) -> int:
     """The main process of the embedded PostgreSQL below this process."""
     for child, command in descendants(pid).items():

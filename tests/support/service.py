@@ -17,12 +17,15 @@ import psycopg
 
 from tests.support import processes
 from tests.support.database import new_database
-from tests.support.waiting import DEADLINE, START
+from tests.support.waiting import DEADLINE, START, wait_for
 
 PROJECT = Path(__file__).parents[2]
 
 SHAPING = ("FLASHSALE_", "DATABASE_URL", "DJANGO_SETTINGS_MODULE", "SECRET_KEY", "DEBUG", "PROMETHEUS_")
 """How the names of variables begin that shape a service."""
+
+SLOWING = ("PYTHONDONTWRITEBYTECODE",)
+"""The same of what makes each of hundreds of processes compile all its modules."""
 
 
 class Service:
@@ -101,6 +104,8 @@ class Service:
 
     def has_replaced(self, old: Collection[int], count: int = 2) -> bool:
         """Whether so many workers run, and none of the old ones: one look, as processes come and go."""
+        if any(map(processes.runs, old)):
+            return False
         now = self.workers()
         return len(now) == count and not set(old) & set(now)
 
@@ -128,10 +133,12 @@ class Service:
 
     def database_url(self) -> str:
         """The URL that its workers use."""
-        for pid in self.workers():
-            if url := processes.variable(pid, "DATABASE_URL"):
-                return url
-        return self.environment["DATABASE_URL"]
+        if url := self.environment.get("DATABASE_URL"):
+            return url
+        return str(wait_for(self._told_to_workers))
+
+    def _told_to_workers(self) -> str | None:
+        return next(filter(None, (processes.variable(pid, "DATABASE_URL") for pid in self.workers())), None)
 
 
 def launch(*arguments: str, env: dict[str, str], **options: Any) -> subprocess.Popen[Any]:
@@ -147,7 +154,7 @@ def launch(*arguments: str, env: dict[str, str], **options: Any) -> subprocess.P
 
 def clean_environment(data_dir: Path) -> dict[str, str]:
     """That of this process, without what would shape the service, and with a data directory of its own."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(SHAPING)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(SHAPING + SLOWING)}
     return kept | {"FLASHSALE_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1"}
 
 
