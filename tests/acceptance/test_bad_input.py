@@ -259,7 +259,7 @@ async def test_what_is_not_http_ends_its_connection_only(
 
 
 async def test_the_smallest_and_the_largest_user_work_to_the_end(make_service: MakeService) -> None:
-    own = make_service(items=5).start()
+    own = make_service(items=5, workers=1).start()
     async with Client(own.port) as client:
         for user_id in ("0", str(2**63 - 1), "007"):
             code = (await client.post(f"/checkout?user_id={user_id}")).text

@@ -51,7 +51,7 @@ async def start_locust(port: int, users: int, seconds: int) -> asyncio.subproces
 
 
 async def test_a_crowd_sells_out_and_its_outcomes_are_told_apart(make_service: MakeService) -> None:
-    service = make_service("--user-limit", "2", "--checkout-ttl", "1", items=300).start()
+    service = make_service("--user-limit", "2", "--checkout-ttl", "1", items=150).start()
     locust = await start_locust(service.port, users=40, seconds=10 * START)
     async with asyncio.timeout(3 * START):
         while 'outcome="sold_out"' not in await _metrics(service.port):  # noqa: ASYNC110
@@ -59,7 +59,7 @@ async def test_a_crowd_sells_out_and_its_outcomes_are_told_apart(make_service: M
     locust.send_signal(signal.SIGTERM)
     output = (await locust.communicate())[0].decode()
     assert locust.returncode == 0, output
-    assert service.sql("SELECT count(*) FROM sales_saleitem WHERE state = 'sold'") == [(300,)]
+    assert service.sql("SELECT count(*) FROM sales_saleitem WHERE state = 'sold'") == [(150,)]
     for name in ("/checkout held", "/checkout refused sold_out", "/purchase bought", "/sale"):
         assert f" {name} " in output
     assert service.stop() == 0
@@ -115,7 +115,7 @@ def impostor(sale: dict[str, Any]) -> Iterator[tuple[int, list[dict[str, str]]]]
 async def test_counts_that_are_wrong_fail_the_run(sold: int, available: int, words: str) -> None:
     with impostor({"id": 3, "items": 10, "sold": sold, "held": 0, "available": available}) as (port, heads):
         # Not by a signal: its exit code is settled then before the counts are looked at.
-        locust = await start_locust(port, users=10, seconds=8)
+        locust = await start_locust(port, users=10, seconds=5)
         output = (await locust.communicate())[0].decode()
     assert locust.returncode == 2, output
     assert words in output

@@ -24,7 +24,7 @@ from tests.support.service import MakeService, Service
 BACK = 120
 """Seconds for a service to serve everybody again; only a deadline."""
 
-CROWD = Plan(journeys=EVERYTHING, clients=30, pause=0.01)
+CROWD = Plan(journeys=EVERYTHING, clients=30, pause=0.05)
 """Busy, and not so busy that a shared machine has no time for the fault."""
 
 UNAVAILABLE = {"503 database_unavailable", "503 outcome_unknown"}
