@@ -18,6 +18,7 @@ from sales.models import Sale
 from sales.rotation import create_sale
 from sales.runtime import Runtime
 from tests.support.database import empty_tables_fast
+from tests.support.waiting import DEADLINE
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -98,9 +99,12 @@ async def open_worker(
     """Open workers that know nothing of each other but the database.
 
     They learn what others did only from conflicts or when the test says so: the clock of their
-    housekeeping is stopped.
+    housekeeping is stopped. However slow the machine is, who asks is told what was looked for, and nobody
+    has waited too long for a batch.
     """
     monkeypatch.setattr("sales.limits.TICK", 3600)
+    monkeypatch.setattr("sales.limits.LOOK_TIMEOUT", DEADLINE)
+    monkeypatch.setattr("sales.limits.CHECKOUT_PATIENCE", DEADLINE)
     async with AsyncExitStack() as stack:
 
         async def open_one() -> Runtime:

@@ -48,7 +48,7 @@ def proven_now(service: Service, sale: int) -> tuple[int, dict[str, Any]]:
 
 async def test_every_sale_gets_its_certificate(make_service: MakeService) -> None:
     """Hours of three seconds: one is sold as it should be, the next is tampered with."""
-    service = make_service("--period", "3", "--checkout-ttl", "1", items=20).start()
+    service = make_service("--period", "3", "--checkout-ttl", "2", items=20).start()
     async with Client(service.port) as client:
         code = (await client.post("/checkout?user_id=7")).text
         assert (await client.post(f"/purchase?code={code}")).text == "purchased"

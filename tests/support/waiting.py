@@ -7,10 +7,10 @@ from typing import Any
 
 from sales.refusals import Refusal
 
-DEADLINE = 20
+DEADLINE = 60
 """Seconds after which a state that was waited for is given up: far more than a slow machine needs."""
 
-START = 60
+START = 120
 """Seconds for a service to start or to end, its database included; only a deadline."""
 
 

@@ -18,7 +18,7 @@ from sales.runtime import Runtime
 from tests.integration.sales.faults.cuts import Stored
 from tests.support.database import Sql, django_url
 from tests.support.proxy import Proxy
-from tests.support.waiting import eventually, wait_for
+from tests.support.waiting import DEADLINE, eventually, wait_for
 
 
 @pytest.fixture
@@ -34,6 +34,8 @@ async def worker(
 ) -> AsyncIterator[Runtime]:
     """A worker that reaches its database through the proxy only."""
     monkeypatch.setattr("sales.limits.TICK", 3600)
+    monkeypatch.setattr("sales.limits.LOOK_TIMEOUT", DEADLINE)
+    monkeypatch.setattr("sales.limits.CHECKOUT_PATIENCE", DEADLINE)
     monkeypatch.setattr("sales.limits.CONNECT_TIMEOUT", 1.0)
     async with Runtime(proxy.url, options) as runtime:
         # Its first look for certificates goes on beside us, and would take a cut that is meant for others.

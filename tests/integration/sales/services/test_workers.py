@@ -2,16 +2,14 @@
 
 import asyncio
 
-import pytest
-
-from sales import limits, services
+from sales import services
 from sales.refusals import ALL_HELD, ALREADY_PURCHASED, ITEM_HELD, ITEM_SOLD, SOLD_OUT, Refusal
 from sales.runtime import Runtime
 from tests.integration.sales.services.calls import gather, known
 from tests.support.database import Sql
 from tests.support.refusals import refuses
 from tests.support.shopping import age, buy, counts
-from tests.support.waiting import DEADLINE, eventually
+from tests.support.waiting import eventually
 
 
 async def test_a_stale_memory_costs_a_refusal_never_a_wrong_sale(workers: tuple[Runtime, Runtime]) -> None:
@@ -26,10 +24,7 @@ async def test_a_stale_memory_costs_a_refusal_never_a_wrong_sale(workers: tuple[
     assert known(b) == (1, 1, 98)  # and was set right by the conflict
 
 
-async def test_who_asks_is_told_what_any_worker_had_committed(
-    workers: tuple[Runtime, Runtime], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "LOOK_TIMEOUT", DEADLINE)  # after which they are told what is known
+async def test_who_asks_is_told_what_any_worker_had_committed(workers: tuple[Runtime, Runtime]) -> None:
     a, b = workers
     await eventually(lambda: b.housekeeping.database_answers)
     for sold in range(1, 6):
