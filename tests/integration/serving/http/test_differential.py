@@ -15,14 +15,23 @@ from sales.models import Sale
 from sales.runtime import Runtime
 from tests.support.lanes import both
 
+FEW, MANY = 1_000, 60_000
+"""Items of the sale of a script, and of that of hundreds of scripts, each of which takes a hundred."""
+
+
+@pytest.fixture
+def items() -> int:
+    """Of the sale."""
+    return FEW
+
 
 @pytest.fixture
 def lanes(
-    make_sale: Callable[..., Sale], options: SaleOptions, monkeypatch: pytest.MonkeyPatch
+    items: int, make_sale: Callable[..., Sale], options: SaleOptions, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[list[list[bytes]]], None]]:
     """Compare what both lanes answer to a script (see `both`), with items of its own."""
     monkeypatch.setattr("sales.limits.TICK", 3600)
-    make_sale(items=60_000, user_limit=3)
+    make_sale(items=items, user_limit=3)
     numbers = itertools.count(0, 100)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runtime = Runtime(connection_info(), options)
@@ -157,7 +166,7 @@ TRICKY: dict[str, list[list[bytes]]] = {
     "lower case": [[request(ITEM, method="post")]],
     "connect": [[request("localhost:80", method="CONNECT")]],
     "numbers": [
-        [request(f"/checkout?user_id={n}&item_id=60000"), request(f"/checkout?user_id=5&item_id={n}")]
+        [request(f"/checkout?user_id={n}&item_id={FEW}"), request(f"/checkout?user_id=5&item_id={n}")]
         for n in (
             "9" * 18,
             "0" * 13 + "60005",
@@ -304,6 +313,7 @@ def scripts(draw: st.DrawFn) -> list[list[bytes]]:
     return script
 
 
+@pytest.mark.parametrize("items", [MANY])
 @settings(
     max_examples=100,
     deadline=None,
@@ -311,5 +321,7 @@ def scripts(draw: st.DrawFn) -> list[list[bytes]]:
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 @given(script=scripts())
-def test_whatever_is_sent(lanes: Callable[[list[list[bytes]]], None], script: list[list[bytes]]) -> None:
+def test_whatever_is_sent(
+    items: int, lanes: Callable[[list[list[bytes]]], None], script: list[list[bytes]]
+) -> None:
     lanes(script)
