@@ -185,11 +185,12 @@ async def test_nobody_is_told_of_it_by_another_worker(
 async def test_who_waits_for_a_standby_is_left_to_wait_and_others_do_not_queue_up_behind(
     worker: Runtime, standby: Standby, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("sales.limits.STATEMENT_TIMEOUT", 0.3)
+    monkeypatch.setattr("sales.limits.STATEMENT_TIMEOUT", 1.5)
     standby.leave()
     with refuses(OUTCOME_UNKNOWN) as unknown:
         await services.checkout(worker, user_id=1, item_id=1)
     assert standby.seen() == []
+    monkeypatch.setattr("sales.limits.STATEMENT_TIMEOUT", 0.3)
     for item in range(2, 20):
         with pytest.raises(Refusal) as refusal:
             await services.checkout(worker, user_id=1, item_id=item)
@@ -201,6 +202,7 @@ async def test_who_waits_for_a_standby_is_left_to_wait_and_others_do_not_queue_u
     assert "The standby of the database does not answer." in vars(lost)["fields"]["reason"]
 
     standby.come_back()
+    monkeypatch.setattr("sales.limits.STATEMENT_TIMEOUT", 3.0)
     await worker.housekeeping.do_round()
     assert worker.ready
     assert standby.seen() == [UUID(unknown.value.reason.members["code"])]

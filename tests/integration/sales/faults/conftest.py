@@ -15,7 +15,7 @@ from sales.conf import SaleOptions
 from sales.connections import connection_info
 from sales.models import Sale
 from sales.runtime import Runtime
-from tests.integration.sales.faults.cuts import Stored
+from tests.integration.sales.faults.cuts import Stored, connected
 from tests.support.database import Sql, django_url
 from tests.support.proxy import Proxy
 from tests.support.waiting import DEADLINE, eventually, wait_for
@@ -40,6 +40,7 @@ async def worker(
     async with Runtime(proxy.url, options) as runtime:
         # Its first look for certificates goes on beside us, and would take a cut that is meant for others.
         await eventually(lambda: runtime.housekeeping._certifier._task is None)
+        await connected(runtime)
         yield runtime
 
 

@@ -82,6 +82,7 @@ async def test_a_release_that_never_arrived_is_sent_again(
 ) -> None:
     code = await services.checkout(worker, user_id=1, item_id=5)
     for cut in REQUEST, ANSWER:
+        await connected(worker)
         proxy.cuts.append(cut)
         await services.release(worker, code=code)
         assert await stored() == [(code, "released")]
@@ -100,6 +101,7 @@ async def test_what_arrives_late_changes_nothing_more(
     assert await counts(worker) == (0, 0, 100)
 
     code = await services.checkout(worker, user_id=1, item_id=5)
+    await connected(worker)
     proxy.cuts.append(LATE)
     await services.purchase(worker, code=code)
     await proxy.deliver()

@@ -20,13 +20,14 @@ from tests.support.waiting import until_it_works
 async def test_a_database_that_falls_silent_is_given_up_and_found_again(
     worker: Runtime, proxy: Proxy, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sales.limits.STATEMENT_TIMEOUT", 0.2)
     held = await services.checkout(worker, user_id=1, item_id=5)
+    monkeypatch.setattr("sales.limits.STATEMENT_TIMEOUT", 0.2)
     proxy.silent = True
     with refuses(OUTCOME_UNKNOWN):
         await services.checkout(worker, user_id=2, item_id=6)
     with refuses(DATABASE_UNAVAILABLE):  # no connection is to be had any more: nothing was sent
         await services.purchase(worker, code=held)
+    monkeypatch.setattr("sales.limits.STATEMENT_TIMEOUT", 3.0)
     proxy.silent = False
     proxy.end_all()  # what was swallowed is gone
     await until_it_works(lambda: services.purchase(worker, code=held))
