@@ -20,6 +20,9 @@ from sales.runtime import Runtime
 from tests.support.database import empty_tables_fast
 from tests.support.waiting import DEADLINE
 
+LONG = {"test_simulation.py", "test_supervisor.py", "test_embedded_postgres.py", "test_differential.py"}
+"""Modules that take as long as those that start services."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Prepare this process."""
@@ -36,8 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _is_short(item: pytest.Item) -> bool:
-    is_simulation = item.path.name == "test_simulation.py"
-    return not is_simulation and item.get_closest_marker("acceptance") is None
+    return item.path.name not in LONG and item.get_closest_marker("acceptance") is None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

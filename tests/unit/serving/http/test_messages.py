@@ -17,8 +17,8 @@ from flashsale_project.serving.limits import (
 from tests.unit.serving.http.h11_reader import assert_as_h11, ours
 from tests.unit.serving.http.streams import STREAMS
 
-MANY = settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
-SOME = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+SOME = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @MANY
