@@ -44,7 +44,7 @@ def attack(
 ) -> Iterator[Callable[[Attack], None]]:
     """Run a coroutine with a worker, on the loop that workers use."""
     monkeypatch.setattr("sales.limits.TICK", 3600)
-    make_sale(items=10_000, user_limit=10_000)
+    make_sale(items=2_000, user_limit=2_000)
 
     async def run(attack: Attack) -> None:
         async with Runtime(connection_info(), options) as runtime:
