@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from io import StringIO
 
 import psycopg
@@ -101,14 +101,14 @@ async def test_a_booking_is_given_up_after_a_few_conflicts(
 ) -> None:
     loads = 0
 
-    def load(name: str) -> Train:
+    def load(names: Sequence[str]) -> list[Train]:
         nonlocal loads
         loads += 1
-        train = load_train(name)
-        Train.objects.filter(name=name).update(version=F("version") + 1)
-        return train
+        trains = load_trains(names)
+        Train.objects.filter(name__in=names).update(version=F("version") + 1)
+        return trains
 
-    load_train = booking.load
+    load_trains = booking.load
     monkeypatch.setattr(booking, "load", load)
     async with BookingOffice() as office:
         with pytest.raises(Unavailable):
