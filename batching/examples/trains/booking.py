@@ -19,7 +19,6 @@ from batching.examples.trains.models import Train
 MAX_TRIES = 5
 """How often one booking is decided: each time but the first because another process was faster."""
 
-
 TRAINS = 1_000
 """Trains that may be booked at the same time, and rows of a statement, at most."""
 
