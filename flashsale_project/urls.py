@@ -13,7 +13,8 @@ urlpatterns = [
 ]
 
 if settings.FLASHSALE_TRAIN_EXAMPLE:
-    urlpatterns.append(path("", include("batching.examples.trains.urls")))
+    # First: paths are tried in turn, and those of the admin are many.
+    urlpatterns.insert(0, path("", include("batching.examples.trains.urls")))
 
 handler400 = "flashsale_project.access.strangers.bad_request"
 handler404 = "sales.views.not_found"
