@@ -63,7 +63,18 @@ FLASHSALE_USER_LIMIT = positive("FLASHSALE_USER_LIMIT", 10)
 FLASHSALE_CHECKOUT_TTL = positive("FLASHSALE_CHECKOUT_TTL", 60)  # seconds
 FLASHSALE_PERIOD = positive("FLASHSALE_PERIOD", 3600)  # seconds
 
-FLASHSALE_WORKERS = positive("FLASHSALE_WORKERS", min(4, os.cpu_count() or 1))
+
+def usual_workers(cores: int) -> int:
+    """Half of the cores, from one to four.
+
+    PostgreSQL takes as much of a machine as the workers do, and each worker sends it statements of its own,
+    smaller ones than fewer workers would: with one for each core it works harder, and a sale sells no faster
+    (see benchmark/README.md). Where the database has a machine of its own, more may be better.
+    """
+    return max(1, min(4, cores // 2))
+
+
+FLASHSALE_WORKERS = positive("FLASHSALE_WORKERS", usual_workers(os.cpu_count() or 1))
 
 # Which way the two hot calls take: answered in the HTTP protocol, or by Django's views like the others.
 LANES = ("express", "django")

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+from flashsale_project.settings import usual_workers
+
 SETTINGS = Path(__file__).parents[2] / "flashsale_project" / "settings.py"
 
 
@@ -82,3 +84,8 @@ def test_a_database_is_given_seconds_to_answer_unless_its_url_says_otherwise(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://me:x@host/sales{query}")
     assert int(read()["DATABASES"]["default"]["OPTIONS"]["connect_timeout"]) == seconds
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (3, 1), (4, 2), (8, 4), (64, 4)])
+def test_workers_leave_half_of_the_cores_to_the_database(cores: int, workers: int) -> None:
+    assert usual_workers(cores) == workers
