@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-from flashsale_project.benchmark.results import Results
-from flashsale_project.benchmark.run import refusal_cpus, refusal_rates
+from flashsale_project.benchmark.results import Results, Standing
+from flashsale_project.benchmark.run import refusal_cpus
 
 WIDTH = 760
 LABELS = 170
@@ -24,33 +24,47 @@ STYLE = """
   }
 """
 
+HEADS = {"same": "one head", "new": "new heads"}
+
 Bar = tuple[str, float, bool]
 """A name, its value, and whether it is this project's."""
 
 
 def svg(results: Results) -> str:
-    """Refusals per second and CPU per refusal of one worker at the first number of connections."""
-    names = {"bare": "bare ASGI function", "stock": "stock Django view"}
-    rates: list[Bar] = []
-    cpus: list[Bar] = []
-    first = results.configurations[0]
-    for shape in results.configurations:
-        if (
-            shape.sold_out is not None
-            and shape.workers == first.workers
-            and shape.connections == first.connections
-        ):
-            name = f"this service, {shape.lane}"
-            rates.append((name, shape.sold_out.refusal_rate, True))
-            cpus.append((name, shape.sold_out.cpu.workers, True))
-    rates += [(names[name], rate, False) for name, rate in refusal_rates(results.references).items()]
-    cpus += [(names[name], cpu, False) for name, cpu in refusal_cpus(results.references).items()]
-    workers = "one worker" if first.workers == 1 else f"{first.workers} workers"
+    """The race and a refusal as multiples of the bare function's in the same run, in medians."""
+    race: list[Bar] = [
+        (_name(standing, results), standing.to_bare.median, standing.contender == "service")
+        for standing in results.standings
+        if standing.to_bare is not None
+    ]
+    cpus: list[Bar] = [
+        (f"this service, {HEADS[cost.heads]}", cost.cpu_to_bare.median, True)
+        for cost in results.refusal_costs
+        if cost.cpu_to_bare is not None
+    ]
+    reference = refusal_cpus(results.references)
+    if "bare" in reference and "stock" in reference:
+        cpus.append(("stock Django view", reference["stock"] / reference["bare"], False))
+    bare: Bar = ("bare ASGI function", 1.0, False)
+    found = results.race
     return chart(
-        f"Sold out: what a refusal costs ({workers}, {first.connections:,} connections, "
-        f"{results.machine.cpus} CPUs)",
-        {"Refusals per second (more is better)": rates, "CPU µs per refusal (less is better)": cpus},
+        f"Beside a bare ASGI function on the same uvicorn, in the same run "
+        f"({found.connections:,} connections, {results.machine.cpus} CPUs)",
+        {
+            f"Time of {2 * found.items:,} answers: {found.items:,} items held and bought (less is better)": [
+                *race,
+                bare,
+            ],
+            "CPU of a refusal (less is better)": [*cpus, bare],
+        },
     )
+
+
+def _name(standing: Standing, results: Results) -> str:
+    if standing.contender == "database":
+        return "database alone"
+    lane = results.configurations[0].lane
+    return f"{lane}, {standing.workers} worker{'s' if standing.workers > 1 else ''}"
 
 
 def chart(title: str, panels: dict[str, Sequence[Bar]]) -> str:
@@ -82,4 +96,4 @@ def chart(title: str, panels: dict[str, Sequence[Bar]]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -73,7 +73,7 @@ def reference(options: Options, name: str) -> ReferenceRun:
     """Let a reference refuse as a sold-out service does. Raises `RuntimeError` where it cannot."""
     with Reference(name) as running:
         before = running.cpu_seconds()
-        traffic = _traffic(options, running.port, options.connections[0])
+        traffic = random_traffic(options, running.port, options.connections[0])
         cpu = (running.cpu_seconds() - before) / max(traffic.answers, 1) * 1e6
     return ReferenceRun(name=name, traffic=traffic, cpu=cpu, problems=problems_of_refusals(traffic))
 
@@ -81,7 +81,8 @@ def reference(options: Options, name: str) -> ReferenceRun:
 def statements(server: DatabaseServer, options: Options) -> DatabaseRun:
     """Sell everything without a service. Raises `RuntimeError` where that fails."""
     environment = server.environment | {"DATABASE_URL": server.renew()}
-    arguments = [str(options.items), str(sale_period(time.time()))]
+    period = sale_period(time.time())
+    arguments = ["all", str(options.items), "0", str(DATABASE_SECONDS), str(period)]
     try:
         finished = subprocess.run(
             [sys.executable, "-m", database_alone.__name__, *arguments],
@@ -117,7 +118,7 @@ def _sell_out(server: DatabaseServer, options: Options, shape: Configuration) ->
             client_cpu=outcome.client_cpu,
         )
         meter.start()
-        traffic = _traffic(options, service.port, shape.connections)
+        traffic = random_traffic(options, service.port, shape.connections)
         shape.sold_out = SoldOut(
             client=traffic.client,
             refusal_rate=traffic.refused / traffic.seconds,
@@ -125,7 +126,7 @@ def _sell_out(server: DatabaseServer, options: Options, shape: Configuration) ->
             cpu=meter.per_answer(traffic.answers),
         )
         shape.memory = service.memory()
-        books = _close(server, service)
+        books = close(server, service)
     shape.problems += problems_of_sell_out(outcome, books, options.items) + problems_of_refusals(traffic)
 
 
@@ -133,7 +134,7 @@ def _random_items(server: DatabaseServer, options: Options, shape: Configuration
     with _service(server, options, shape) as service:
         job = _job(options, service.port, "random items", shape.connections, RANDOM_SECONDS)
         outcome = run_crowd(job)
-        books = _close(server, service)
+        books = close(server, service)
     shape.random_items = RandomItems(
         bought=outcome.bought,
         bought_99_percent_after=outcome.bought_99_percent_after,
@@ -146,8 +147,8 @@ def _random_items(server: DatabaseServer, options: Options, shape: Configuration
 
 def _mixed(server: DatabaseServer, options: Options, shape: Configuration) -> None:
     with _service(server, options, shape) as service:
-        traffic = _traffic(options, service.port, shape.connections)
-        books = _close(server, service)
+        traffic = random_traffic(options, service.port, shape.connections)
+        books = close(server, service)
     shape.mixed = Mixed(
         client=traffic.client,
         seconds=traffic.seconds,
@@ -163,7 +164,7 @@ def _open_loop(server: DatabaseServer, options: Options, shape: Configuration) -
     connections = min(shape.connections, max(1, int(options.rate * REUSE_SECONDS)))
     with _service(server, options, shape) as service:
         outcome = run_crowd(_job(options, service.port, "open loop", connections, options.seconds))
-        books = _close(server, service)
+        books = close(server, service)
     shape.open_loop = OpenLoop(
         rate=options.rate,
         connections=connections,
@@ -208,7 +209,7 @@ def _job(options: Options, port: int, load: str, connections: int, seconds: floa
     )
 
 
-def _traffic(options: Options, port: int, connections: int) -> Traffic:
+def random_traffic(options: Options, port: int, connections: int) -> Traffic:
     """Random requests for as long as the options say, by the client that they name."""
     if options.client == "wrk":
         return run_wrk(port=port, connections=connections, items=options.items, seconds=options.seconds)
@@ -226,7 +227,7 @@ def _traffic(options: Options, port: int, connections: int) -> Traffic:
     )
 
 
-def _close(server: DatabaseServer, service: Service) -> Books:
+def close(server: DatabaseServer, service: Service) -> Books:
     """Stop the service; what its database says afterwards, or, to save time, meanwhile."""
     with ThreadPoolExecutor(1) as pool:
         books = pool.submit(read_books, service.url, server.environment)

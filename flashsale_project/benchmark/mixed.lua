@@ -1,5 +1,6 @@
 -- A crowd for wrk: it asks for random items, and every code it receives is bought next. Prints JSON.
--- ITEMS in the environment is the number of items of the sale.
+-- ITEMS in the environment is the number of items of the sale. HEADS is "same", or "new": then each request has
+-- headers that no other has, as requests have that came through a proxy, of people with cookies.
 local threads = {}
 
 function setup(thread)
@@ -10,12 +11,21 @@ end
 function init()
   math.randomseed(os.time() * 100 + number)
   items = tonumber(os.getenv("ITEMS"))
+  has_new_heads = os.getenv("HEADS") == "new"
   codes, first, last = {}, 1, 0
   held, bought, refused, failed = 0, 0, 0, 0
 end
 
+local function new_fields()
+  local a, b = math.random(0, 2147483647), math.random(0, 2147483647)
+  return string.format(
+    "X-Request-ID: %08x%08x\r\nX-Forwarded-For: 10.%d.%d.%d\r\nCookie: session=%08x%08x\r\n",
+    a, b, a % 256, b % 256, (a + b) % 256, b, a)
+end
+
 local function post(target)
-  return "POST " .. target .. " HTTP/1.1\r\nHost: localhost\r\n\r\n"
+  local fields = has_new_heads and new_fields() or ""
+  return "POST " .. target .. " HTTP/1.1\r\nHost: localhost\r\n" .. fields .. "\r\n"
 end
 
 function request()

@@ -8,7 +8,8 @@ class Options:
     """Every combination of lanes, workers and connections is measured.
 
     ``seconds`` is the length of a phase that is cut off, ``rate`` that of the open loop, in requests per
-    second; ``client`` is ``wrk`` or ``builtin``.
+    second; ``client`` is ``wrk`` or ``builtin``; ``runs`` are the rounds of the race; ``long`` measures what
+    a cost depends on, too.
     """
 
     lanes: list[str]
@@ -19,3 +20,5 @@ class Options:
     rate: int
     client: str
     references: bool
+    runs: int
+    long: bool

@@ -1,8 +1,9 @@
 """What the refusals of the service are compared with, on the same uvicorn: the least and the usual.
 
-``bare`` is an ASGI function that sends the bytes of a refusal; ``stock`` is Django as it comes, with one
-asynchronous view that returns the same document, and no middleware. Run as ``python -m
-flashsale_project.benchmark.reference_apps NAME LISTEN_FD``.
+``bare`` is an ASGI function that sends the bytes of a refusal; ``open`` is the same for a race: it gives a
+code to whoever asks for an item, and takes any; ``stock`` is Django as it comes, with one asynchronous view
+that returns the same document, and no middleware. Run as
+``python -m flashsale_project.benchmark.reference_apps NAME LISTEN_FD``.
 """
 
 import gc
@@ -37,6 +38,24 @@ async def bare(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": _BODY})
 
 
+CODE = b"00000000-0000-4000-8000-000000000000"
+_SOLD_OUT = b'{"reason": "sold_out"}'
+
+
+async def open_bare(scope: Any, receive: Any, send: Any) -> None:
+    """Grant what is asked for; user 0, and whoever asks for any item, is told that it is sold out."""
+    status, body = 200, b"purchased"
+    if scope["path"] == "/checkout":
+        query = scope["query_string"]
+        if b"&item_id=" in query and not query.startswith(b"user_id=0&"):
+            body = CODE
+        else:
+            status, body = ITEM_SOLD.status, _SOLD_OUT
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
 @csrf_exempt
 async def view(request: HttpRequest) -> JsonResponse:
     """Refuse."""
@@ -61,7 +80,7 @@ def stock() -> Any:
 def main(name: str, listen_fd: int) -> None:
     """Serve with the settings of a worker (see `flashsale_project.serving.worker`) until SIGTERM."""
     config = uvicorn.Config(
-        stock() if name == "stock" else bare,
+        {"bare": lambda: bare, "open": lambda: open_bare, "stock": stock}[name](),
         http="httptools",
         loop="uvloop",
         ws="none",

@@ -17,7 +17,7 @@ STOP_SECONDS = 10.0
 
 
 class Reference:
-    """One reference, ``bare`` or ``stock``, with one worker. Use it with ``with``.
+    """One reference, ``bare``, ``open`` or ``stock``, with one worker. Use it with ``with``.
 
     Raises `RuntimeError` where it does not start.
     """
@@ -56,7 +56,7 @@ class Reference:
         give_up = time.monotonic() + START_SECONDS
         while True:
             try:
-                connection.request("POST", "/checkout?user_id=1&item_id=0")
+                connection.request("POST", "/checkout?user_id=0&item_id=0")
                 answer = connection.getresponse()
                 answer.read()
                 break

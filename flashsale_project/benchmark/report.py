@@ -1,23 +1,21 @@
 """The results as plain text."""
 
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from flashsale_project.benchmark.latency import Latency
+from flashsale_project.benchmark.race_report import headline, race_text
 from flashsale_project.benchmark.results import Configuration, Results
 from flashsale_project.benchmark.run import refusal_cpus, refusal_rates
-
-Row = Sequence[str]
-
-LINE = 120
-"""Characters of a line of text; tables take what they need."""
+from flashsale_project.benchmark.tables import Row, latency, number, paragraph, table
 
 NAMES = {"bare": "bare ASGI function", "stock": "stock Django view"}
 
 
 def text(results: Results) -> str:
-    """All tables, each under a line that says what was measured."""
-    parts = [_origin(results), *_sections(results), _references(results), _ratios(results), _verdict(results)]
+    """All tables, each under a line that says what was measured; the race first."""
+    parts = [
+        *(headline(results), _origin(results), race_text(results)),
+        *(*_sections(results), _references(results), _ratios(results), _verdict(results)),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -94,20 +92,20 @@ def _section(title: str, header: Row, rows: Sequence[tuple[Configuration, Row | 
     ]
     if not lines:
         return ""
-    return f"{_paragraph(title)}\n{_table(['lane', 'workers', 'connections', *header, ''], lines)}"
+    return f"{paragraph(title)}\n{table(['lane', 'workers', 'connections', *header, ''], lines)}"
 
 
 def _sell_out(shape: Configuration) -> Row:
     if (found := shape.sell_out) is None:
         return "-" * 8  # what failed is shown, too
     return [
-        _number(found.seconds),
-        _number(found.sales_rate),
-        _number(found.answer_rate),
-        _latency(found.latency.checkouts),
-        _latency(found.latency.purchases),
-        _number(found.cpu.workers),
-        _number(found.cpu.postgres),
+        number(found.seconds),
+        number(found.sales_rate),
+        number(found.answer_rate),
+        latency(found.latency.checkouts),
+        latency(found.latency.purchases),
+        number(found.cpu.workers),
+        number(found.cpu.postgres),
         f"{found.client_cpu:.0%}",
     ]
 
@@ -117,10 +115,10 @@ def _sold_out(shape: Configuration) -> Row | None:
         return None
     return [
         found.client,
-        _number(found.refusal_rate),
-        _latency(found.latency),
-        _number(found.cpu.workers),
-        _number(found.cpu.postgres),
+        number(found.refusal_rate),
+        latency(found.latency),
+        number(found.cpu.workers),
+        number(found.cpu.postgres),
         " + ".join(f"{memory.rss:.0f}" for memory in shape.memory),
         " + ".join(f"{memory.pss:.0f}" for memory in shape.memory),
     ]
@@ -130,13 +128,13 @@ def _random_items(shape: Configuration) -> Row | None:
     if (found := shape.random_items) is None:
         return None
     return [
-        _number(found.bought_99_percent_after),
-        _number(found.bought_last_after),
+        number(found.bought_99_percent_after),
+        number(found.bought_last_after),
         f"{found.bought:,}",
-        _number(found.answer_rate),
-        _latency(found.latency.checkouts),
-        _latency(found.latency.purchases),
-        _latency(found.latency.refusals),
+        number(found.answer_rate),
+        latency(found.latency.checkouts),
+        latency(found.latency.purchases),
+        latency(found.latency.refusals),
     ]
 
 
@@ -144,11 +142,11 @@ def _mixed(shape: Configuration) -> Row | None:
     if (found := shape.mixed) is None:
         return None
     return [
-        _number(found.seconds),
-        _number(found.answer_rate),
+        number(found.seconds),
+        number(found.answer_rate),
         f"{found.bought:,}",
         f"{found.refused:,}",
-        _latency(found.latency),
+        latency(found.latency),
     ]
 
 
@@ -157,12 +155,12 @@ def _open_loop(shape: Configuration) -> Row | None:
         return None
     return [
         f"{found.connections:,}",
-        _number(found.rate),
-        _number(found.answer_rate),
-        _latency(found.latency.checkouts),
-        _latency(found.latency.purchases),
+        number(found.rate),
+        number(found.answer_rate),
+        latency(found.latency.checkouts),
+        latency(found.latency.purchases),
         f"{found.latency.refusals.count:,}",
-        _latency(found.sending_lag),
+        latency(found.sending_lag),
     ]
 
 
@@ -171,9 +169,9 @@ def _references(results: Results) -> str:
         [
             NAMES[run.name],
             f"{run.traffic.connections:,}",
-            _number(run.traffic.answers / run.traffic.seconds),
-            _latency(run.traffic.latency),
-            _number(run.cpu),
+            number(run.traffic.answers / run.traffic.seconds),
+            latency(run.traffic.latency),
+            number(run.cpu),
             "FAILED" if run.problems else "ok",
         ]
         for run in results.references
@@ -183,12 +181,12 @@ def _references(results: Results) -> str:
     alone = ", ".join(
         f"{run.seconds:.2f} s{' FAILED' if run.problems else ''}" for run in results.database_alone
     )
-    title = _paragraph(
+    title = paragraph(
         "References: one worker of the same uvicorn refuses everything with the same bytes, before and after "
         "the first configuration."
     )
     return (
-        f"{title}\n{_table(['', 'connections', 'refusals/s', 'refusal ms', 'CPU', ''], runs)}"
+        f"{title}\n{table(['', 'connections', 'refusals/s', 'refusal ms', 'CPU', ''], runs)}"
         f"\nThe database alone, the same statements a hundred at a time: {alone}"
     )
 
@@ -203,7 +201,7 @@ def _ratios(results: Results) -> str:
             ratios.lane,
             str(ratios.workers),
             *(
-                _number(ratio)
+                number(ratio)
                 for ratio in (
                     ratios.refusals_to_bare,
                     ratios.refusals_to_stock,
@@ -224,12 +222,12 @@ def _ratios(results: Results) -> str:
         "÷ stock",
         "sell-out ÷ database",
     ]
-    return f"Ratios to the means of the references ({means}).\n{_table(header, rows)}"
+    return f"Ratios to the means of the references ({means}).\n{table(header, rows)}"
 
 
 def _verdict(results: Results) -> str:
     if results.ok:
-        return _paragraph(
+        return paragraph(
             "Every certificate holds; every acknowledged hold and purchase is in the database; no connection "
             "failed, and each was served."
         )
@@ -239,39 +237,19 @@ def _verdict(results: Results) -> str:
             f"  {shape.lane}, {shape.workers} workers, {shape.connections:,} connections: {problem}"
             for problem in shape.problems
         ]
+    lines += [
+        f"  race, {run.contender}, {run.workers} workers, round {run.number + 1}: {problem}"
+        for run in results.race.runs
+        for problem in run.problems
+    ]
+    lines += [
+        f"  refusals, {refusal.contender}, heads {refusal.heads}, round {refusal.number + 1}: {problem}"
+        for refusal in results.race.refusals
+        for problem in refusal.problems
+    ]
+    lines += [f"  {flat.name}: {problem}" for flat in results.flat for problem in flat.problems]
     lines += [f"  {NAMES[run.name]}: {problem}" for run in results.references for problem in run.problems]
     lines += [
         f"  the database alone: {problem}" for run in results.database_alone for problem in run.problems
     ]
     return "\n".join(lines)
-
-
-def _paragraph(text: str) -> str:
-    return textwrap.fill(text, LINE)
-
-
-def _table(header: Row, rows: Iterable[Row]) -> str:
-    """Columns as wide as they need: the first to the left, the others to the right."""
-    lines = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join(
-        "  "
-        + "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-def _latency(latency: Latency) -> str:
-    if latency.p50 is None:
-        return "-"
-    return " / ".join(_number(value) for value in (latency.p50, latency.p99, latency.p999))
-
-
-def _number(value: float | None) -> str:
-    """About three digits of it."""
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

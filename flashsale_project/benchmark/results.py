@@ -10,6 +10,8 @@ from flashsale_project.benchmark.crowd_process import Outcome
 from flashsale_project.benchmark.latency import Latency
 from flashsale_project.benchmark.machine import Database, Machine
 from flashsale_project.benchmark.processes import Memory
+from flashsale_project.benchmark.quiet import Quiet
+from flashsale_project.benchmark.spread import Spread
 from flashsale_project.benchmark.wrk import Traffic
 
 
@@ -141,11 +143,92 @@ class Ratios:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RaceRun:
+    """One contender in one round: ``service``, ``bare`` or ``database``, which alone has no CPU time here."""
+
+    contender: str
+    number: int
+    seconds: float
+    workers: int = 1
+    cpu: Cpu | None = None
+    holds: Latency | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefusalRun:
+    """Refusals of one contender in one round: the ``same`` head in all requests, or a ``new`` one in each."""
+
+    contender: str
+    heads: str
+    number: int
+    rate: float
+    cpu: float
+    problems: list[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Race:
+    """All rounds of the race."""
+
+    client: str
+    connections: int
+    items: int
+    runs: list[RaceRun] = field(default_factory=list)
+    refusals: list[RefusalRun] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlatRun:
+    """A race under a circumstance that should cost nothing, or one that could not be measured (``note``)."""
+
+    name: str
+    items: int
+    seconds: float | None = None
+    cpu: Cpu | None = None
+    note: str = ""
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """A contender of the race over all rounds; ratios are to the run of the other in the same round."""
+
+    contender: str
+    workers: int
+    seconds: Spread
+    to_bare: Spread | None
+    to_database: Spread | None
+    cpu: Spread | None
+    postgres: Spread | None
+    hold_p50: Spread | None
+    hold_p99: Spread | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefusalCost:
+    """Refusals of the service with such heads over all rounds, and those of the bare function."""
+
+    heads: str
+    cpu_to_bare: Spread | None
+    rate_to_bare: Spread | None
+    cpu: Spread
+    rate: Spread
+    bare_cpu: Spread | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Results:
     """All of it."""
 
     options: dict[str, object]
     machine: Machine
+    quiet: Quiet
+    noises: list[str]
+    standings: list[Standing]
+    refusal_costs: list[RefusalCost]
+    race: Race
+    flat: list[FlatRun]
     configurations: list[Configuration]
     references: list[ReferenceRun]
     database_alone: list[DatabaseRun]

@@ -1,4 +1,4 @@
-"""Runs the whole benchmark: every configuration, and the references around the first one."""
+"""Runs the whole benchmark: the race, every configuration, and the references around the first one."""
 
 import resource
 from collections.abc import Callable, Iterator
@@ -6,9 +6,21 @@ from dataclasses import asdict
 
 from flashsale_project.benchmark import measure
 from flashsale_project.benchmark.database_server import DatabaseServer
+from flashsale_project.benchmark.flat import flat
 from flashsale_project.benchmark.machine import machine
 from flashsale_project.benchmark.options import Options
-from flashsale_project.benchmark.results import Configuration, DatabaseRun, Ratios, ReferenceRun, Results
+from flashsale_project.benchmark.quiet import Listener
+from flashsale_project.benchmark.race import race
+from flashsale_project.benchmark.results import (
+    Configuration,
+    DatabaseRun,
+    FlatRun,
+    Race,
+    Ratios,
+    ReferenceRun,
+    Results,
+)
+from flashsale_project.benchmark.standings import refusal_costs, standings, width
 
 REFERENCES = ("bare", "stock")
 
@@ -30,28 +42,22 @@ def run(options: Options, say: Say) -> Results:
         for workers in options.workers
         for lane in options.lanes
     ]
-    references: list[ReferenceRun] = []
-    databases: list[DatabaseRun] = []
-
-    def compare(server: DatabaseServer) -> None:
-        if options.references:
-            for name in REFERENCES:
-                say(f"reference: {name}")
-                references.append(measure.reference(options, name))
-            say("reference: the database alone")
-            databases.append(measure.statements(server, options))
-
+    listener = Listener(found.load)
     with DatabaseServer() as server:
-        compare(server)
-        for number, shape in enumerate(shapes):
-            say(f"{shape.lane}, workers: {shape.workers}, connections: {shape.connections:,}")
-            everything = shape.connections == options.connections[0]
-            measure.configuration(server, options, shape, everything=everything)
-            if number == 0:
-                compare(server)  # before and after, so that a machine that grows busier harms both alike
+        raced = race(server, options, say)
+        references, databases = _configurations(server, options, shapes, say)
+        circumstances = flat(server, options, say) if options.long else []
+        order = standings(raced)
+        quiet = listener.heard(still_running=server.cpu_seconds(), width=width(order))
     return Results(
         options=asdict(options),
         machine=found,
+        quiet=quiet,
+        noises=quiet.noises,
+        standings=order,
+        refusal_costs=refusal_costs(raced),
+        race=raced,
+        flat=circumstances,
         configurations=shapes,
         references=references,
         database_alone=databases,
@@ -60,14 +66,46 @@ def run(options: Options, say: Say) -> Results:
             for shape in shapes
             if options.references and shape.connections == options.connections[0]
         ],
-        ok=not any(_problems(shapes, references, databases)),
+        ok=not any(_problems(raced, circumstances, shapes, references, databases)),
     )
 
 
+def _configurations(
+    server: DatabaseServer, options: Options, shapes: list[Configuration], say: Say
+) -> tuple[list[ReferenceRun], list[DatabaseRun]]:
+    """Measure every configuration; what was measured of the references before and after the first one."""
+    references: list[ReferenceRun] = []
+    databases: list[DatabaseRun] = []
+
+    def compare() -> None:
+        if options.references:
+            for name in REFERENCES:
+                say(f"reference: {name}")
+                references.append(measure.reference(options, name))
+            say("reference: the database alone")
+            databases.append(measure.statements(server, options))
+
+    compare()
+    for number, shape in enumerate(shapes):
+        say(f"{shape.lane}, workers: {shape.workers}, connections: {shape.connections:,}")
+        everything = shape.connections == options.connections[0]
+        measure.configuration(server, options, shape, everything=everything)
+        if number == 0:
+            compare()  # before and after, so that a machine that grows busier harms both alike
+    return references, databases
+
+
 def _problems(
-    shapes: list[Configuration], references: list[ReferenceRun], databases: list[DatabaseRun]
+    raced: Race,
+    circumstances: list[FlatRun],
+    shapes: list[Configuration],
+    references: list[ReferenceRun],
+    databases: list[DatabaseRun],
 ) -> Iterator[list[str]]:
     """What is wrong with each measurement: nothing, or it failed."""
+    yield from (run.problems for run in raced.runs)
+    yield from (refusals.problems for refusals in raced.refusals)
+    yield from (circumstance.problems for circumstance in circumstances)
     yield from (shape.problems for shape in shapes)
     yield from (reference.problems for reference in references)
     yield from (alone.problems for alone in databases)

@@ -3,7 +3,7 @@
 from flashsale_project.benchmark.books import Books
 from flashsale_project.benchmark.crowd_process import Outcome
 from flashsale_project.benchmark.database_alone import Sold
-from flashsale_project.benchmark.wrk import Traffic
+from flashsale_project.benchmark.wrk import RaceOutcome, Traffic
 
 
 def problems_of_crowd(outcome: Outcome, books: Books) -> list[str]:
@@ -33,6 +33,26 @@ def problems_of_sell_out(outcome: Outcome, books: Books, items: int) -> list[str
         *problems_of_crowd(outcome, books),
         *_if(outcome.bought != items, f"{outcome.bought} of {items} items were bought"),
         *_if(not outcome.told_sold_out, "the service did not say that it was sold out"),
+    ]
+
+
+def problems_of_race(outcome: RaceOutcome, books: Books, items: int) -> list[str]:
+    """What is wrong after wrk has bought this many items: it knows how many codes it was given, not which."""
+    return [
+        *problems_of_purchases(outcome, items),
+        *_if(
+            books.sold != items, f"{outcome.bought} purchases were acknowledged, {books.sold} items are sold"
+        ),
+        *_problems_of_books(books),
+    ]
+
+
+def problems_of_purchases(outcome: RaceOutcome, items: int) -> list[str]:
+    """What wrk has seen go wrong while it bought this many items."""
+    return [
+        *_if(outcome.failed, f"{outcome.failed} answers were failures"),
+        *_if(outcome.held != items, f"{outcome.held} holds were acknowledged for {items} items"),
+        *_if(outcome.bought != items, f"{outcome.bought} of {items} items were bought"),
     ]
 
 

@@ -26,6 +26,7 @@ from tests.support.waiting import START, wait_for
 from tests.unit.benchmark.healthy import OUTCOME
 
 SMALL = ["--items", "200", "--connections", "8", "--workers", "1", "--seconds", "1", "--lanes", "express"]
+SMALL += ["--runs", "2"]
 
 
 @pytest.fixture
@@ -63,7 +64,17 @@ def test_a_small_run_measures_everything(directory: Path) -> None:
     (shape,) = found["configurations"]
     assert_measured(shape)
     assert_compared(found)
-    for title in ("Sell-out: ", "Sold out: ", "Random items: ", "Open loop: ", "References: ", "Ratios "):
+    assert_raced(found)
+    for title in (
+        "Race: ",
+        "Refusals after it",
+        "Sell-out: ",
+        "Sold out: ",
+        "Random items: ",
+        "Open loop: ",
+        "References: ",
+        "Ratios ",
+    ):
         assert f"\n{title}" in stdout
     assert "Every certificate holds" in stdout
     assert "FAILED" not in stdout
@@ -120,6 +131,22 @@ def assert_compared(found: dict[str, Any]) -> None:
     assert all(ratios[name] > 0 for name in ratios if "_to_" in name)
 
 
+def assert_raced(found: dict[str, Any]) -> None:
+    """The service ran in each round, in turn with what it is compared with."""
+    runs = [(run["contender"], run["number"]) for run in found["race"]["runs"]]
+    assert runs == [(name, number) for number in range(2) for name in ("bare", "database", "service")]
+    assert all(run["problems"] == [] and run["seconds"] > 0 for run in found["race"]["runs"])
+    refusals = [(run["contender"], run["heads"]) for run in found["race"]["refusals"]]
+    assert refusals == [("bare", "same"), ("service", "same")] * 2  # new heads are for wrk
+    service, *_ = found["standings"]
+    assert (service["contender"], service["seconds"]["runs"]) == ("service", 2)
+    for name in ("seconds", "to_bare", "to_database", "cpu", "postgres", "hold_p50", "hold_p99"):
+        assert 0 < service[name]["least"] <= service[name]["median"] <= service[name]["most"]
+    (cost,) = found["refusal_costs"]
+    assert cost["cpu_to_bare"]["runs"] == 2
+    assert 0 <= found["quiet"]["others"] <= 1
+
+
 def assert_ordered(latency: dict[str, Any], count: int | None = None) -> None:
     assert 0 < latency["p50"] <= latency["p99"] <= latency["p999"] <= latency["maximum"]
     assert latency["count"] == (count or latency["count"])
@@ -129,7 +156,7 @@ def test_an_interrupted_run_leaves_nothing(directory: Path) -> None:
     process = start(directory, "--no-references")
     assert process.stdout is not None
     with process:
-        assert "express, workers: 1" in process.stdout.readline()
+        assert "race, round 1 of 2" in process.stdout.readline()
         wait_for(lambda: any(WORKER in line for line in told_of(str(directory))))
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=START)

@@ -11,7 +11,7 @@ import pytest
 from flashsale_project.benchmark.crowd import GREETING, Crowd
 from flashsale_project.benchmark.loads import EachItemOnce, OpenLoop, RandomItems
 from flashsale_project.benchmark.references import Reference
-from flashsale_project.benchmark.wrk import is_installed, run_wrk
+from flashsale_project.benchmark.wrk import is_installed, race_with_wrk, run_wrk
 from sales.refusals import ITEM_SOLD
 from sales.views import refused
 from tests.support.waiting import DEADLINE
@@ -174,6 +174,74 @@ async def test_wrk_buys_every_code_that_it_gets_once() -> None:
     assert traffic.seconds >= 1
     assert traffic.latency.count == traffic.answers
     assert traffic.latency.p50 is not None
+
+
+@pytest.mark.skipif(not is_installed(), reason="needs wrk")
+async def test_wrk_has_new_heads_for_each_request_where_it_is_to() -> None:
+    heads = []
+
+    async def answer(number: int, request: bytes) -> bytes:
+        heads.append(request.partition(b"\r\n")[2])
+        return response(409)
+
+    async with stub(answer) as port:
+        for kind in ("same", "new"):
+            heads.clear()
+            await asyncio.to_thread(run_wrk, port=port, connections=2, items=7, seconds=1, heads=kind)
+            assert len(set(heads)) == (1 if kind == "same" else len(heads))
+    assert {line.split(b":")[0] for line in heads[0].split(b"\r\n") if line} == {
+        *(b"Host", b"X-Request-ID", b"X-Forwarded-For", b"Cookie")
+    }
+
+
+@pytest.mark.skipif(not is_installed(), reason="needs wrk")
+async def test_the_race_of_wrk_asks_for_each_item_once_and_ends_when_all_are_bought() -> None:
+    asked: list[int] = []
+    codes = {item: CODE[:-2] + b"%02d" % item for item in range(5, 25)}
+    bought = []
+
+    async def answer(number: int, request: bytes) -> bytes:
+        target = request.split(b" ")[1]
+        if target.startswith(b"/purchase?code="):
+            bought.append(target.removeprefix(b"/purchase?code="))
+            return response(200, b"purchased")
+        user, _, item = target.removeprefix(b"/checkout?user_id=").partition(b"&item_id=")
+        if user == b"0":  # nobody, who asks once nothing is left
+            return response(409)
+        asked.append(int(item))
+        return response(200, codes[int(item)])
+
+    ends = []
+    async with stub(answer) as port:
+        outcome = await asyncio.to_thread(
+            race_with_wrk,
+            port=port,
+            connections=3,
+            items=range(5, 25),
+            seconds=DEADLINE,
+            after=lambda: ends.append(len(bought)),
+        )
+    assert sorted(asked) == list(range(5, 25))
+    assert asked != sorted(asked)
+    assert sorted(bought) == sorted(codes.values())
+    assert (outcome.held, outcome.bought, outcome.failed, ends) == (20, 20, 0, [20])
+    assert 0 < outcome.seconds < DEADLINE
+
+
+def test_a_bare_function_lets_a_race_end() -> None:
+    with Reference("open") as running:
+        connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=DEADLINE)
+        for target, expected in [
+            ("/checkout?user_id=1&item_id=1", 200),
+            (f"/purchase?code={CODE.decode()}", 200),
+            ("/checkout?user_id=1", 409),
+            ("/checkout?user_id=0&item_id=1", 409),
+        ]:
+            connection.request("POST", target)
+            answer = connection.getresponse()
+            answer.read()
+            assert (target, answer.status) == (target, expected)
+        connection.close()
 
 
 @pytest.mark.parametrize("name", ["bare", "stock"])

@@ -4,12 +4,14 @@ import importlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 
 from flashsale_project.benchmark.management import commands
+from flashsale_project.benchmark.page import BEGIN, END
 from flashsale_project.benchmark.report import text
 from flashsale_project.benchmark.results import Results
 
@@ -23,6 +25,9 @@ from flashsale_project.benchmark.results import Results
         (["--connections", "many"], "'many' is not a whole number above zero"),
         (["--connections", "99999999"], "--connections 99999999 needs more open files than"),
         (["--items", "-1"], "'-1' is not a whole number above zero"),
+        (["--runs", "0"], "'0' is not a whole number above zero"),
+        (["--long", "--client", "builtin"], "--long needs wrk"),
+        (["--page", "/dev/null"], "/dev/null has no place for the tables, from <!-- benchsale -->"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_started(arguments: list[str], error: str) -> None:
@@ -58,6 +63,14 @@ def test_good_results_exit_with_0(
     run_finds(results)
     call_command("benchsale")
     assert capsys.readouterr().out.strip() == text(results)
+
+
+def test_a_page_is_filled_in(results: Results, run_finds: Callable[[Results], None], tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(f"{BEGIN}{END}")
+    run_finds(results)
+    call_command("benchsale", "--page", str(page), verbosity=0)
+    assert "| express, 1 worker |" in page.read_text()
 
 
 def test_without_psutil_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,12 @@ from flashsale_project.benchmark.database_alone import Sold
 from flashsale_project.benchmark.verdict import (
     problems_of_crowd,
     problems_of_database,
+    problems_of_race,
     problems_of_refusals,
     problems_of_sell_out,
     problems_of_traffic,
 )
+from flashsale_project.benchmark.wrk import RaceOutcome
 from tests.unit.benchmark.healthy import BOOKS, OUTCOME, REFUSALS, TRAFFIC
 
 
@@ -77,3 +79,13 @@ def test_a_run_that_was_cut_off_may_have_bought_what_was_under_way(sold: int, ag
 )
 def test_after_the_sell_out_everything_must_be_refused(changes: dict[str, int], problem: str) -> None:
     assert problems_of_refusals(replace(REFUSALS, **changes)) == [problem]
+
+
+def test_a_race_must_sell_each_item_once_and_be_in_the_books() -> None:
+    outcome = RaceOutcome(seconds=1, held=2, bought=2, refused=1, failed=0)
+    assert problems_of_race(outcome, BOOKS, 2) == []
+    assert problems_of_race(replace(outcome, failed=1, held=3), replace(BOOKS, sold=1), 2) == [
+        "1 answers were failures",
+        "3 holds were acknowledged for 2 items",
+        "2 purchases were acknowledged, 1 items are sold",
+    ]

@@ -15,6 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from flashsale_project.benchmark.chart import svg
 from flashsale_project.benchmark.options import Options
+from flashsale_project.benchmark.page import BEGIN, END, filled_in, has_marks
 from flashsale_project.benchmark.report import text
 from flashsale_project.benchmark.run import run
 from flashsale_project.benchmark.wrk import is_installed
@@ -50,6 +51,13 @@ class Command(BaseCommand):
             help="numbers of connections (%(default)s); with the first of them everything is measured, "
             "with the others the sell-out and the refusals after it",
         )
+        parser.add_argument("--runs", type=number, default=5, help="rounds of the race (%(default)s)")
+        parser.add_argument(
+            "--long",
+            action="store_true",
+            help="measure what a cost depends on, too: a million items, past sales, idle connections, "
+            "workers (ten minutes more; needs wrk)",
+        )
         parser.add_argument("--items", type=number, default=10_000, help="items of a sale (%(default)s)")
         parser.add_argument(
             "--seconds", type=number, default=2, help="length of a phase that is cut off (%(default)s)"
@@ -66,7 +74,13 @@ class Command(BaseCommand):
         parser.add_argument(
             "--json", metavar="FILE", help="write the results as JSON; - is the standard output"
         )
-        parser.add_argument("--svg", metavar="FILE", type=Path, help="draw the cost of a refusal")
+        parser.add_argument("--svg", metavar="FILE", type=Path, help="draw the ratios to the references")
+        parser.add_argument(
+            "--page",
+            metavar="FILE",
+            type=Path,
+            help="put the tables of the race between the marks in this page, in Markdown",
+        )
         parser.add_argument(
             "--references",
             action=BooleanOptionalAction,
@@ -94,6 +108,8 @@ class Command(BaseCommand):
             self.stdout.write("\n" + text(results))
             if options["json"]:
                 Path(options["json"]).write_text(document + "\n")
+        if options["page"]:
+            options["page"].write_text(filled_in(options["page"].read_text(), results))
         if options["svg"]:
             options["svg"].write_text(svg(results))
         if not results.ok:
@@ -112,6 +128,11 @@ class Command(BaseCommand):
             raise CommandError(f"--workers must be at most {MAX_WORKERS}.")
         if wanted.client == "wrk" and not is_installed():
             raise CommandError("wrk is not installed; --client builtin needs nothing.")
+        if wanted.long and wanted.client != "wrk":
+            raise CommandError("--long needs wrk: it asks for some of a million items.")
+        page = options["page"]
+        if page is not None and not (page.is_file() and has_marks(page.read_text())):
+            raise CommandError(f"{page} has no place for the tables, from {BEGIN} to {END}.")
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         if most != resource.RLIM_INFINITY and max(wanted.connections) + SPARE_FILES > most:
             raise CommandError(
