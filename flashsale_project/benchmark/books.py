@@ -12,7 +12,10 @@ VERIFY_SECONDS = 120.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Books:
-    """The rows of the current sale. ``certificate`` is what `verifysale` prints, ``is_valid`` its verdict."""
+    """The rows of the current sale. ``certificate`` is what `verifysale` prints, ``is_valid`` its verdict.
+
+    ``codes`` are those of all checkouts, ``purchased`` those by which items are sold.
+    """
 
     is_valid: bool
     certificate: str
@@ -37,18 +40,16 @@ def read_books(url: str, environment: dict[str, str]) -> Books:
             start_new_session=True,  # a Ctrl-C in the terminal is for the command alone
         )
         with psycopg.connect(url, autocommit=True) as connection:
-            ((sold,),) = connection.execute(
-                f"SELECT count(*) FROM sales_saleitem WHERE {current} AND state = 'sold'"
-            )
-            rows = connection.execute(
-                f"SELECT code::text, state FROM sales_checkout WHERE {current}"
+            sold = connection.execute(
+                f"SELECT code::text FROM sales_saleitem WHERE {current} AND state = 'sold'"
             ).fetchall()
+            held = connection.execute(f"SELECT code::text FROM sales_checkout WHERE {current}").fetchall()
     except (subprocess.SubprocessError, psycopg.Error) as error:
         raise RuntimeError(f"The database cannot be verified: {error}") from error
     return Books(
         is_valid=verified.returncode == 0,
         certificate=verified.stdout + verified.stderr,
-        sold=sold,
-        codes=frozenset(code for code, _ in rows),
-        purchased=frozenset(code for code, state in rows if state == "purchased"),
+        sold=len(sold),
+        codes=frozenset(code for (code,) in held),
+        purchased=frozenset(code for (code,) in sold),
     )
