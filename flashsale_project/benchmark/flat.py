@@ -35,22 +35,19 @@ AT_ONCE = 500
 """Idle connections that are opened before the service gets a moment to take them."""
 
 MOMENT = 0.05
+"""Seconds of that moment."""
 
 
 def flat(server: DatabaseServer, options: Options, say: Say) -> list[FlatRun]:
     """Measure all of it. What fails is part of what is returned."""
     found: list[FlatRun] = []
     for measure in (_workers, _idle, _past, _large):
-        runs = measure(server, options)
-        while True:
-            try:
-                run = next(runs)
-            except StopIteration:
-                break
-            except RuntimeError as error:
-                run = FlatRun(name=measure.__name__.strip("_"), items=RACE, problems=[str(error)])
-            say(run.name)
-            found.append(run)
+        try:
+            for run in measure(server, options):
+                say(run.name)
+                found.append(run)
+        except (RuntimeError, OSError) as error:
+            found.append(FlatRun(name=measure.__name__.strip("_"), items=RACE, problems=[str(error)]))
     return found
 
 
@@ -70,7 +67,7 @@ def _idle(server: DatabaseServer, options: Options) -> Iterator[FlatRun]:
 
 def _past(server: DatabaseServer, options: Options) -> Iterator[FlatRun]:
     url = server.renew()
-    made = _aged(server, url, "past", PAST)
+    made = aged(server, url, "past", PAST)
     with _service(server, options, url=url) as service:
         raced = race_of(server, service, options, options.connections[0], range(RACE))
     yield _run(f"{PAST:,} past sales", RACE, raced, f"{made:,} past sales")
@@ -81,7 +78,7 @@ def _large(server: DatabaseServer, options: Options) -> Iterator[FlatRun]:
         raced = race_of(server, service, options, options.connections[0], range(RACE))
         url = service.url
     yield _run(f"the first {RACE:,} of {ITEMS:,}", ITEMS, raced)
-    sold = _aged(server, url, "sell", ITEMS - RACE, RACE)
+    sold = aged(server, url, "sell", ITEMS - RACE, RACE)
     with _service(server, options, items=ITEMS, url=url) as service:
         raced = race_of(server, service, options, options.connections[0], range(ITEMS - RACE, ITEMS))
     yield _run(f"the last {RACE:,} of {ITEMS:,}", ITEMS, raced, f"{sold:,} sold before")
@@ -105,7 +102,7 @@ def _run(name: str, items: int, raced: Raced, note: str = "") -> FlatRun:
     )
 
 
-def _aged(server: DatabaseServer, url: str, what: str, count: int, first: int = 0) -> int:
+def aged(server: DatabaseServer, url: str, what: str, count: int, first: int = 0) -> int:
     """Let `database_alone` write what a long life leaves behind; how much of it there is then."""
     arguments = [what, str(count), str(first), str(SECONDS), str(sale_period(time.time()))]
     try:

@@ -71,7 +71,10 @@ def _race(results: Results, table_of: TableOf) -> str:
         f"uvicorn gives the same {2 * race.items:,} answers, and the database alone saves the same rows. "
         "Medians, and the least and the most of all rounds; ratios are within a round; CPU in µs per answer."
     )
-    header = ["", "÷ bare", "÷ database", "sold out s", "CPU workers", "PostgreSQL", "hold p50 ms", "p99 ms"]
+    header = [
+        *("", "÷ bare", "÷ database", "CPU ÷ bare", "sold out s", "CPU workers", "PostgreSQL"),
+        *("hold p50 ms", "p99 ms"),
+    ]
     return f"{title}\n\n{table_of(header, [_standing(found, results) for found in results.standings])}"
 
 
@@ -84,6 +87,7 @@ def _standing(found: Standing, results: Results) -> Row:
         name,
         spread(found.to_bare),
         spread(found.to_database),
+        spread(found.cpu_to_bare),
         spread(found.seconds),
         spread(found.cpu),
         spread(found.postgres),

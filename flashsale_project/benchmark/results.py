@@ -192,13 +192,17 @@ class FlatRun:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
-    """A contender of the race over all rounds; ratios are to the run of the other in the same round."""
+    """A contender of the race over all rounds; ratios are to the run of the other in the same round.
+
+    ``cpu`` is that of who answers, and so is the one that ``cpu_to_bare`` compares.
+    """
 
     contender: str
     workers: int
     seconds: Spread
     to_bare: Spread | None
     to_database: Spread | None
+    cpu_to_bare: Spread | None
     cpu: Spread | None
     postgres: Spread | None
     hold_p50: Spread | None

@@ -1,33 +1,40 @@
 """The rounds of the race as figures: what came of each contender, and the ratios within each round."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from flashsale_project.benchmark.results import Cpu, Race, RaceRun, RefusalCost, Standing
+from flashsale_project.benchmark.results import Race, RaceRun, RefusalCost, Standing
 from flashsale_project.benchmark.spread import Spread
 
 
 def standings(race: Race) -> list[Standing]:
-    """Each contender, in the order in which they ran."""
-    names = dict.fromkeys((run.contender, run.workers) for run in race.runs)
-    seconds = {name: _by_number(_runs(race, name), lambda run: run.seconds) for name in names}
-    bare, database = (seconds.get((name, 1), {}) for name in ("bare", "database"))
-    return [
-        Standing(
-            contender=contender,
-            workers=workers,
-            seconds=found,
-            to_bare=None if contender == "bare" else Spread.of_ratios(seconds[contender, workers], bare),
-            to_database=None
-            if contender == "database"
-            else Spread.of_ratios(seconds[contender, workers], database),
-            cpu=_spread_of_cpu(_runs(race, (contender, workers)), lambda cpu: cpu.workers),
-            postgres=_spread_of_cpu(_runs(race, (contender, workers)), lambda cpu: cpu.postgres),
-            hold_p50=_spread_of_holds(_runs(race, (contender, workers)), 50),
-            hold_p99=_spread_of_holds(_runs(race, (contender, workers)), 99),
-        )
-        for contender, workers in sorted(names, key=lambda name: name[0] != "service")
-        if (found := Spread.of(seconds[contender, workers].values())) is not None
-    ]
+    """Each contender: first the service, then the others in the order in which they ran."""
+    names = sorted(
+        dict.fromkeys((run.contender, run.workers) for run in race.runs),
+        key=lambda name: name[0] != "service",
+    )
+    found = (_standing(race, contender, workers) for contender, workers in names)
+    return [standing for standing in found if standing is not None]
+
+
+def _standing(race: Race, contender: str, workers: int) -> Standing | None:
+    runs = _runs(race, contender, workers)
+    bare, database = _runs(race, "bare"), _runs(race, "database")
+    seconds = Spread.of(run.seconds for run in runs)
+    if seconds is None:
+        return None
+    is_bare, is_database = (contender == name for name in ("bare", "database"))
+    return Standing(
+        contender=contender,
+        workers=workers,
+        seconds=seconds,
+        to_bare=None if is_bare else Spread.of_ratios(_seconds(runs), _seconds(bare)),
+        to_database=None if is_database else Spread.of_ratios(_seconds(runs), _seconds(database)),
+        cpu_to_bare=None if is_bare else Spread.of_ratios(_cpus(runs), _cpus(bare)),
+        cpu=Spread.of(_cpus(runs).values()),
+        postgres=Spread.of(run.cpu.postgres for run in runs if run.cpu is not None and not is_bare),
+        hold_p50=_spread_of_holds(runs, 50),
+        hold_p99=_spread_of_holds(runs, 99),
+    )
 
 
 def refusal_costs(race: Race) -> list[RefusalCost]:
@@ -60,16 +67,17 @@ def width(standings: Iterable[Standing]) -> float:
     return max((standing.seconds.width for standing in standings), default=0.0)
 
 
-def _runs(race: Race, name: tuple[str, int]) -> list[RaceRun]:
-    return [run for run in race.runs if (run.contender, run.workers) == name]
+def _runs(race: Race, contender: str, workers: int = 1) -> list[RaceRun]:
+    return [run for run in race.runs if (run.contender, run.workers) == (contender, workers)]
 
 
-def _by_number(runs: Iterable[RaceRun], value: Callable[[RaceRun], float]) -> dict[int, float]:
-    return {run.number: value(run) for run in runs}
+def _seconds(runs: Iterable[RaceRun]) -> dict[int, float]:
+    return {run.number: run.seconds for run in runs}
 
 
-def _spread_of_cpu(runs: Iterable[RaceRun], value: Callable[[Cpu], float]) -> Spread | None:
-    return Spread.of(value(run.cpu) for run in runs if run.cpu is not None)
+def _cpus(runs: Iterable[RaceRun]) -> dict[int, float]:
+    """CPU time of who answered, by round."""
+    return {run.number: run.cpu.workers for run in runs if run.cpu is not None}
 
 
 def _spread_of_holds(runs: Iterable[RaceRun], percent: int) -> Spread | None:

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import psycopg
 import pytest
 from django.db import connection
 
 from flashsale_project.benchmark.books import read_books
+from flashsale_project.benchmark.database_alone import PAST_ITEMS
+from flashsale_project.benchmark.database_server import DatabaseServer
+from flashsale_project.benchmark.flat import aged
 from flashsale_project.benchmark.verdict import problems_of_sell_out
 from sales import services
 from sales.models import Sale
@@ -140,7 +144,16 @@ def assert_raced(found: dict[str, Any]) -> None:
     assert refusals == [("bare", "same"), ("service", "same")] * 2  # new heads are for wrk
     service, *_ = found["standings"]
     assert (service["contender"], service["seconds"]["runs"]) == ("service", 2)
-    for name in ("seconds", "to_bare", "to_database", "cpu", "postgres", "hold_p50", "hold_p99"):
+    for name in (
+        "seconds",
+        "to_bare",
+        "to_database",
+        "cpu_to_bare",
+        "cpu",
+        "postgres",
+        "hold_p50",
+        "hold_p99",
+    ):
         assert 0 < service[name]["least"] <= service[name]["median"] <= service[name]["most"]
     (cost,) = found["refusal_costs"]
     assert cost["cpu_to_bare"]["runs"] == 2
@@ -164,6 +177,17 @@ def test_an_interrupted_run_leaves_nothing(directory: Path) -> None:
     assert stderr == "CommandError: Interrupted; everything was stopped.\n"
     assert list((directory / "tmp").iterdir()) == []
     assert told_of(str(directory)) == []
+
+
+def test_a_database_can_be_made_to_have_a_past(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    with DatabaseServer() as server:
+        url = server.renew()
+        assert aged(server, url, "past", 3) == 3
+        with psycopg.connect(url, autocommit=True) as past:
+            sales = past.execute("SELECT items FROM sales_sale WHERE closed AND ends_at < now()").fetchall()
+            ((sold,),) = past.execute("SELECT count(*) FROM sales_saleitem WHERE state = 'sold'")
+    assert (sales, sold) == ([(PAST_ITEMS,)] * 3, 3 * PAST_ITEMS)
 
 
 async def test_damage_after_a_sell_out_is_found(

@@ -44,6 +44,7 @@ def test_the_race_comes_first_with_ratios_within_its_rounds(results: Results) ->
     (row,) = (line for line in shown.splitlines() if line.startswith("  express, 1 worker"))
     cells = row.split("  ")
     assert "3.00 (2.00 to 4.00)" in cells[2]
+    assert "1.00 (1.00 to 1.00)" in row  # CPU
     assert row.split()[-2:] == ["1.50", "20.2"]  # of the crowd's sell-out: wrk does not tell holds
     (refusal,) = (line for line in shown.splitlines() if line.startswith("  new in each"))
     assert "0.25 (0.25 to 0.25)" in refusal

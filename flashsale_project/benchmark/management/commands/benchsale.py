@@ -72,21 +72,12 @@ class Command(BaseCommand):
             help="what sends the random requests (%(default)s)",
         )
         parser.add_argument(
-            "--json", metavar="FILE", help="write the results as JSON; - is the standard output"
-        )
-        parser.add_argument("--svg", metavar="FILE", type=Path, help="draw the ratios to the references")
-        parser.add_argument(
-            "--page",
-            metavar="FILE",
-            type=Path,
-            help="put the tables of the race between the marks in this page, in Markdown",
-        )
-        parser.add_argument(
             "--references",
             action=BooleanOptionalAction,
             default=True,
             help="measure the least and the usual of the same uvicorn, and the database alone, too",
         )
+        _add_outputs(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Measure and print. Raises `CommandError` where anything failed, or was interrupted."""
@@ -140,6 +131,18 @@ class Command(BaseCommand):
                 "this system allows (ulimit -Hn)."
             )
         return wanted
+
+
+def _add_outputs(parser: ArgumentParser) -> None:
+    """Take where the figures go, besides the standard output."""
+    parser.add_argument("--json", metavar="FILE", help="write the results as JSON; - is the standard output")
+    parser.add_argument("--svg", metavar="FILE", type=Path, help="draw the ratios to the references")
+    parser.add_argument(
+        "--page",
+        metavar="FILE",
+        type=Path,
+        help="put the tables of the race between the marks in this page, in Markdown",
+    )
 
 
 def _list_of(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
