@@ -3,13 +3,15 @@
 import json
 from functools import lru_cache
 from typing import Any, cast
+from urllib.parse import parse_qs
 
-from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from batching.examples.trains.booking import BookingOffice, Unavailable
 from batching.examples.trains.models import MAX_NAME, Refused
+
+MAX_PARAMETERS = 1000
 
 
 @csrf_exempt
@@ -21,11 +23,12 @@ async def book(request: HttpRequest) -> HttpResponse:
         return response
     office = cast(BookingOffice, cast(Any, request).scope["state"]["booking_office"])
     try:
-        seat = _parameter(request, "seat")
+        asked = _parameters(request)
+        seat = _parameter(asked, "seat")
         if not (seat.isascii() and seat.isdigit() and len(seat) < 10):
             raise Refused("invalid_parameter", "seat must be a whole number.")
         await office.book(
-            train=_parameter(request, "train"), person=_parameter(request, "person"), seat=int(seat)
+            train=_parameter(asked, "train"), person=_parameter(asked, "person"), seat=int(seat)
         )
     except Refused as refusal:
         return _problem(400, refusal.reason, str(refusal))
@@ -36,11 +39,16 @@ async def book(request: HttpRequest) -> HttpResponse:
     return HttpResponse("booked", content_type="text/plain")
 
 
-def _parameter(request: HttpRequest, name: str) -> str:
+def _parameters(request: HttpRequest) -> dict[str, list[str]]:
+    """What stands in the query: the same as `request.GET`, which takes three times as long to make."""
     try:
-        values = request.GET.getlist(name)
-    except SuspiciousOperation:
+        return parse_qs(request.META["QUERY_STRING"], keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+    except ValueError:
         raise Refused("invalid_parameter", "There are too many parameters.") from None
+
+
+def _parameter(asked: dict[str, list[str]], name: str) -> str:
+    values = asked.get(name, [])
     if len(values) != 1 or not values[0].strip():
         raise Refused("invalid_parameter", f"{name} must be given once, and not be empty.")
     value = values[0]
