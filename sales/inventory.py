@@ -64,6 +64,10 @@ class ItemRow(NamedTuple):
     held_until: float | None
 
 
+ItemValues = tuple[int, int, int, int | None, float | None]
+"""The same without the names."""
+
+
 class Inventory:
     """The items of one sale, as far as this worker knows."""
 
@@ -79,14 +83,14 @@ class Inventory:
         self._versions = array("i", bytes(4 * sale.items))
         self._states = bytearray(sale.items)
         self._users = array("q", bytes(8 * sale.items))
-        self._expiries: list[tuple[float, int, int]] = []
-        # Free items in random order, so that workers that know nothing of each other pick different
-        # ones, and the place of each in that list (-1: not in it), so that any can be taken out at once.
+        # When holds are over, as a heap, and for each of these times its holds, as items and versions in
+        # turn: few times, as all holds of a batch have the same. Which holds have ended before is found out
+        # when their time comes.
+        self._ends: list[float] = []
+        self._ending: dict[float, array[int]] = {}
+        # Free items, and the place of each among them (-1: not there), so that any can be taken out at once.
         self._free = array("i", range(sale.items))
-        random.shuffle(self._free)
-        self._places = array("i", bytes(4 * sale.items))
-        for place, item_id in enumerate(self._free):
-            self._places[item_id] = place
+        self._places = self._free[:]
         self.learn(rows)
 
     @property
@@ -102,41 +106,47 @@ class Inventory:
         """Whether this user can have this item only once an expired hold was swept in the database."""
         return self._states[item_id] == EXPIRED or user_id in self._lapsed
 
-    def learn(self, rows: Iterable[ItemRow]) -> None:
+    def learn(self, rows: Iterable[ItemRow | ItemValues]) -> None:
         """Take in rows as read from the database, or as written and committed there."""
         versions, states, users, taken = self._versions, self._states, self._users, self._taken
         for item_id, version, state, user_id, held_until in rows:
             if version <= versions[item_id]:
                 continue
-            before = states[item_id]
-            self._leave(item_id)
             versions[item_id] = version
-            states[item_id] = state
+            before, states[item_id] = states[item_id], state
             if state == AVAILABLE:
-                self._put(item_id)
-                if before in (HELD, EXPIRED):
-                    _count(self._unused, users[item_id], 1)
+                self._free_again(item_id, before)
                 continue
             assert user_id is not None
             assert held_until is not None
-            users[item_id] = user_id
-            _count(taken, user_id, 1)
             if state == SOLD:
                 self.sold += 1
+                if before == HELD and users[item_id] == user_id:
+                    self.held -= 1
+                    continue
             else:
                 self.held += 1
-                heappush(self._expiries, (held_until, item_id, version))
+                if (holds := self._ending.get(held_until)) is None:
+                    holds = self._add_end(held_until)
+                holds.append(item_id)
+                holds.append(version)
+            self._leave(item_id, before)
+            users[item_id] = user_id
+            taken[user_id] = taken.get(user_id, 0) + 1
 
     def expire(self, now: float) -> None:
         """Free the items whose hold is over at this time (seconds by the database's clock)."""
         over = now - EXPIRY_MARGIN
-        while (first := self._first_expiry()) is not None and first[0] <= over:
-            item_id = first[1]
-            self._leave(item_id)
-            self._states[item_id] = EXPIRED
-            _count(self._lapsed, self._users[item_id], 1)
-            self.unswept += 1
-            self._put(item_id)
+        versions, states, users, lapsed = self._versions, self._states, self._users, self._lapsed
+        while self._ends and self._ends[0] <= over:
+            pairs = iter(self._ending.pop(heappop(self._ends)))
+            for item_id, version in zip(pairs, pairs, strict=True):
+                if versions[item_id] == version and states[item_id] == HELD:
+                    states[item_id] = EXPIRED
+                    self._leave(item_id, HELD)
+                    self._put(item_id)
+                    self.unswept += 1
+                    lapsed[users[item_id]] = lapsed.get(users[item_id], 0) + 1
 
     def refusal(self, user_id: int, item_id: int | None, now: float) -> Reason | None:
         """What cannot be granted now, as far as this worker knows; ``None`` where it can.
@@ -148,7 +158,7 @@ class Inventory:
         last look (a second ago at most, where nothing is wrong). A hold counts until `EXPIRY_MARGIN` after
         its end.
         """
-        if self._expiries and self._expiries[0][0] <= now - EXPIRY_MARGIN:
+        if self._ends and self._ends[0] <= now - EXPIRY_MARGIN:
             self.expire(now)
         sale = self.sale
         if sale.paused:
@@ -173,47 +183,72 @@ class Inventory:
         return self._taken.get(user_id, 0)
 
     def free_item(self, place: int) -> int | None:
-        """The free item at this place of the random order, counted from its end; ``None`` past all."""
-        return self._free[-1 - place] if place < len(self._free) else None
+        """The free item at this place, counted from 0 in no order; ``None`` past all."""
+        return self._free[place] if place < len(self._free) else None
+
+    def random_item(self) -> int | None:
+        """Some free item, ``None`` without any: who knows nothing of another worker picks another one."""
+        free = self._free
+        return free[int(random.random() * len(free))] if free else None  # noqa: S311  (no secret)
 
     def all_held(self, now: float) -> Reason:
         """The reason that says when the next hold expires (whole seconds, at least 1)."""
-        first = self._first_expiry()
-        wait = self.sale.checkout_ttl if first is None else first[0] + EXPIRY_MARGIN - now
+        first = self._first_end()
+        wait = self.sale.checkout_ttl if first is None else first + EXPIRY_MARGIN - now
         return ALL_HELD.after(max(1, math.ceil(wait)))
 
-    def _first_expiry(self) -> tuple[float, int, int] | None:
-        """The first hold to expire, once those that ended in another way are thrown out."""
-        expiries, versions, states = self._expiries, self._versions, self._states
-        while expiries:
-            _, item_id, version = expiries[0]
-            if versions[item_id] == version and states[item_id] == HELD:
-                return expiries[0]
-            heappop(expiries)
+    def _add_end(self, held_until: float) -> "array[int]":
+        """Keep the holds that are over at this time, from now on."""
+        heappush(self._ends, held_until)
+        holds = self._ending[held_until] = array("i")
+        return holds
+
+    def _first_end(self) -> float | None:
+        """When the first hold is over, once those that ended in another way are thrown out."""
+        while self._ends:
+            holds = self._ending[self._ends[0]]
+            while holds:
+                item_id = holds[-2]
+                if self._versions[item_id] == holds[-1] and self._states[item_id] == HELD:
+                    return self._ends[0]
+                del holds[-2:]
+            del self._ending[heappop(self._ends)]
         return None
 
     def _put(self, item_id: int) -> None:
         self._places[item_id] = len(self._free)
         self._free.append(item_id)
 
-    def _leave(self, item_id: int) -> None:
-        """Take the item out of the counts of the state it is in."""
-        state = self._states[item_id]
-        if state == EXPIRED:
-            _count(self._lapsed, self._users[item_id], -1)
+    def _free_again(self, item_id: int, before: int) -> None:
+        """Count an item that is available now, and in what it was before."""
+        if before == AVAILABLE:
+            return
+        user_id = self._users[item_id]
+        if before == EXPIRED:  # it is among the free ones already
+            _lower(self._lapsed, user_id)
             self.unswept -= 1
-        if state in (AVAILABLE, EXPIRED):
-            place, last = self._places[item_id], self._free.pop()
-            if last != item_id:
+        else:
+            self._leave(item_id, before)
+            self._put(item_id)
+        if before != SOLD:
+            self._unused[user_id] = self._unused.get(user_id, 0) + 1
+
+    def _leave(self, item_id: int, state: int) -> None:
+        """Take the item out of the counts of this state, in which it was."""
+        if (place := self._places[item_id]) >= 0:
+            if (last := self._free.pop()) != item_id:
                 self._free[place] = last
                 self._places[last] = place
             self._places[item_id] = -1
+            if state == EXPIRED:
+                _lower(self._lapsed, self._users[item_id])
+                self.unswept -= 1
             return
         if state == SOLD:
             self.sold -= 1
         else:
             self.held -= 1
-        _count(self._taken, self._users[item_id], -1)
+        _lower(self._taken, self._users[item_id])
 
 
 def max_unused(user_limit: int) -> int:
@@ -225,12 +260,12 @@ def max_unused(user_limit: int) -> int:
     return 100 + 10 * user_limit
 
 
-def _count(counts: dict[int, int], user_id: int, change: int) -> None:
-    """Change a user's count; users whose count is zero are not kept."""
-    if count := counts.get(user_id, 0) + change:
-        counts[user_id] = count
-    else:
+def _lower(counts: dict[int, int], user_id: int) -> None:
+    """Count one less for a user; users whose count is zero are not kept."""
+    if counts[user_id] == 1:
         del counts[user_id]
+    else:
+        counts[user_id] -= 1
 
 
 class RequestKey(NamedTuple):
@@ -285,24 +320,28 @@ class HoldBatch:
             raise SaleEnded
         if (reason := inventory.refusal(user_id, item_id, self.now)) is not None:
             raise Refusal(reason)
-        if item_id is None:
-            item_id = self._next_free()
-        elif item_id in self.holds:
-            raise Undecided
         wanted = self._wanted.get(user_id, 0)
         if wanted and inventory.taken(user_id) + wanted >= inventory.sale.user_limit:
             raise Undecided
+        if item_id is None:
+            item_id = self._any_free()
+        elif item_id in self.holds:
+            raise Undecided
         self._wanted[user_id] = wanted + 1
-        self.needs_sweep = self.needs_sweep or inventory.needs_sweep(user_id, item_id)
+        if inventory.unswept and inventory.needs_sweep(user_id, item_id):
+            self.needs_sweep = True
         hold = Hold(item_id, inventory.version(item_id), user_id, new_code(inventory.sale.id, item_id), key)
         self.holds[item_id] = hold
         if key is not None:
             self._keyed[user_id, key.text] = hold
         return hold
 
-    def _next_free(self) -> int:
-        while (item_id := self.inventory.free_item(self._place)) is not None:
-            if item_id not in self.holds:
-                return item_id
+    def _any_free(self) -> int:
+        """A free item that is not in this batch. Raises `Undecided` where it has them all."""
+        item_id = self.inventory.random_item()
+        while item_id in self.holds:  # few are, so it is looked for only near the end of a sale
+            item_id = self.inventory.free_item(self._place)
             self._place += 1
-        raise Undecided
+        if item_id is None:
+            raise Undecided
+        return item_id
