@@ -99,9 +99,10 @@ class KeyedProcessor(Generic[K, R]):
             raise ProcessorStopped("the processor is not open")
         loop = asyncio.get_running_loop()
         queue = self._queues.get(key)
+        most = self.options.max_pending
         if queue is None or queue.task.done():
             queue = self._start(key, loop)
-        elif self.options.max_pending is not None and not queue.has_room(self.options.max_pending):
+        elif most is not None and len(queue.jobs) >= most and not queue.has_room(most):
             self._refused += 1
             raise QueueFull(f"{len(queue.jobs)} operations of {key!r} are waiting")
         future: asyncio.Future[T] = loop.create_future()

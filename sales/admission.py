@@ -25,11 +25,12 @@ class Admission:
     def enter(self, call: str) -> bool:
         """Count one call more, unless it is one too many; whoever entered must `leave`."""
         waiting = self._waiting
-        if waiting[call] >= self._limit:
+        count = waiting[call]
+        if count >= self._limit:
             return False
         if call == "checkout" and waiting["purchase"] > limits.MAX_PURCHASES:
             return False
-        waiting[call] += 1
+        waiting[call] = count + 1
         return True
 
     def leave(self, call: str) -> None:

@@ -38,30 +38,29 @@ def start_checkout(
     Returns why that is refused; or ``None``, and then ``answer`` is called exactly once, later, once the
     hold is committed or refused.
     """
-    if (reason := _refused_at_once(runtime, user_id, item_id)) is not None:
-        count_answer("checkout", reason.name)
-        return reason
-    return CheckoutCall(runtime, user_id, item_id, key).start(answer)
+    memory = runtime.memory
+    inventory = memory.selling()
+    reason: Reason | None
+    if runtime.draining:
+        reason = DRAINING
+    elif inventory is None:
+        reason = runtime.why_no_sale()
+    else:
+        reason = inventory.refusal(user_id, item_id, memory.clock.now())
+        if reason is None:
+            return CheckoutCall(runtime, inventory.sale.id, user_id, item_id, answer, key).start()
+    count_answer("checkout", reason.name)
+    return reason
 
 
 def start_purchase(runtime: Runtime, code: UUID, answer: Answer) -> Reason | None:
     """Buy the item that this code holds; returns and answers as `start_checkout` does."""
-    return SettlementCall("purchase", runtime, runtime.saving.purchases, code).start(answer)
+    return SettlementCall("purchase", runtime, runtime.saving.purchases, code, answer).start()
 
 
 def start_release(runtime: Runtime, code: UUID, answer: Answer) -> Reason | None:
     """Give back the item that this code holds; returns and answers as `start_checkout` does."""
-    return SettlementCall("release", runtime, runtime.saving.releases, code).start(answer)
-
-
-def _refused_at_once(runtime: Runtime, user_id: int, item_id: int | None) -> Reason | None:
-    """Why this cannot be held, as far as this worker knows."""
-    if runtime.draining:
-        return DRAINING
-    inventory = runtime.memory.selling()
-    if inventory is None:
-        return runtime.why_no_sale()
-    return inventory.refusal(user_id, item_id, runtime.memory.clock.now())
+    return SettlementCall("release", runtime, runtime.saving.releases, code, answer).start()
 
 
 class Call:
@@ -73,21 +72,21 @@ class Call:
     outcome = "done"
     """What is counted where all went well."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, answer: Answer) -> None:
         self._runtime = runtime
-        self._answer: Answer | None = None
-
-    def start(self, answer: Answer) -> Reason | None:
-        """Return why it is refused, or call ``answer`` later; either is counted."""
         self._answer = answer
-        if self._runtime.draining:
+
+    def start(self) -> Reason | None:
+        """Return why it is refused, or give the answer later; either is counted."""
+        runtime, name = self._runtime, self.name
+        if runtime.draining:
             reason: Reason | None = DRAINING
-        elif not self._runtime.admission.enter(self.name):
+        elif not runtime.admission.enter(name):
             reason = OVERLOADED
         elif (reason := self.submit()) is not None:
-            self._runtime.admission.leave(self.name)
+            runtime.admission.leave(name)
         if reason is not None:
-            count_answer(self.name, reason.name)
+            count_answer(name, reason.name)
         return reason
 
     def submit(self) -> Reason | None:
@@ -107,8 +106,7 @@ class Call:
 
     def settled(self, future: "asyncio.Future[Hold] | asyncio.Future[Settlement]") -> None:
         """The batch is saved, or has failed: give the answer."""
-        error = future.exception()
-        if error is None:
+        if (error := future.exception()) is None:
             self.end(self.outcome, future.result().code)
         else:
             self.fail(error)
@@ -121,7 +119,6 @@ class Call:
 
     def end(self, outcome: str, answer: UUID | BaseException) -> None:
         """Count and give the answer."""
-        assert self._answer is not None
         self._runtime.admission.leave(self.name)
         count_answer(self.name, outcome)
         self._answer(answer)
@@ -130,13 +127,22 @@ class Call:
 class CheckoutCall(Call):
     """A checkout. One that met a stale memory, or depends on others of its batch, is decided in the next."""
 
-    __slots__ = ("_began", "_item_id", "_key", "_tries", "_user_id")
+    __slots__ = ("_began", "_item_id", "_key", "_sale_id", "_tries", "_user_id")
 
     name = "checkout"
     outcome = "granted"
 
-    def __init__(self, runtime: Runtime, user_id: int, item_id: int | None, key: RequestKey | None) -> None:
-        super().__init__(runtime)
+    def __init__(
+        self,
+        runtime: Runtime,
+        sale_id: int,
+        user_id: int,
+        item_id: int | None,
+        answer: Answer,
+        key: RequestKey | None,
+    ) -> None:
+        super().__init__(runtime, answer)
+        self._sale_id = sale_id
         self._user_id = user_id
         self._item_id = item_id
         self._key = key
@@ -144,8 +150,8 @@ class CheckoutCall(Call):
         self._tries = 0
 
     def join(self) -> "asyncio.Future[Hold]":
-        """Submit to the batch of the current sale. Raises `Refusal`, or `BatchError`."""
-        return self._runtime.saving.checkouts.submit(self._runtime.current().sale.id, self.decide)
+        """Submit to the batch of its sale. Raises `BatchError`."""
+        return self._runtime.saving.checkouts.submit(self._sale_id, self.decide)
 
     def decide(self, batch: HoldBatch) -> Hold:
         """Take the hold as part of this batch. Raises `Refusal`, `SaleEnded`, or `batching.Undecided`."""
@@ -165,9 +171,15 @@ class CheckoutCall(Call):
                 super().fail(Refusal(IDEMPOTENCY_KEY_REUSED))
         elif not isinstance(error, SaleEnded):
             super().fail(error)
-        # It was accepted, so that a drain is no reason to refuse it now.
-        elif (reason := self.submit()) is not None:
+        elif (reason := self._ask_next()) is not None:
             super().fail(Refusal(reason))
+
+    def _ask_next(self) -> Reason | None:
+        """Join a batch of the sale that is on now. It was accepted, so a drain is no reason to refuse it."""
+        if (inventory := self._runtime.memory.selling()) is None:
+            return self._runtime.why_no_sale()
+        self._sale_id = inventory.sale.id
+        return self.submit()
 
 
 class SettlementCall(Call):
@@ -176,9 +188,14 @@ class SettlementCall(Call):
     __slots__ = ("_processor", "_settlement", "name")
 
     def __init__(
-        self, name: str, runtime: Runtime, processor: KeyedProcessor[int, SettlementBatch], code: UUID
+        self,
+        name: str,
+        runtime: Runtime,
+        processor: KeyedProcessor[int, SettlementBatch],
+        code: UUID,
+        answer: Answer,
     ) -> None:
-        super().__init__(runtime)
+        super().__init__(runtime, answer)
         self.name = name
         self._processor = processor
         self._settlement = Settlement(code)
