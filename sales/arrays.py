@@ -1,5 +1,6 @@
 """Arrays of a batch as PostgreSQL literals, for the one driver connection that carries the hot statements."""
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,14 @@ class ArrayDumper(Dumper):
     def dump(self, obj: Any) -> bytes:
         """The array literal, such as ``{1,2,NULL}``. Raises `TypeError` for other elements."""
         elements: Elements = obj
-        return ("{" + ",".join([_literal(element) for element in elements]) + "}").encode()
+        kinds = set(map(type, elements))
+        if kinds == {int}:
+            texts: Iterable[str] = map(str, elements)
+        elif kinds == {UUID}:
+            texts = [f"{code.int:032x}" for code in elements]  # type: ignore[union-attr]  # just looked
+        else:
+            texts = [_literal(element) for element in elements]
+        return ("{" + ",".join(texts) + "}").encode()
 
 
 def _literal(element: int | UUID | str | None) -> str:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import IntegrityError, connection, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
 
 from sales import __version__, metrics, statements
-from sales.models import Sale, SaleCertificate
+from sales.models import Change, Sale, SaleCertificate
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,10 @@ def issue(sale: Sale) -> SaleCertificate | None:
     """
     # Rows so damaged that they cannot be swept will be named by the certificate.
     with contextlib.suppress(IntegrityError), connection.cursor() as cursor:
-        cursor.execute(statements.SWEEP, {"sale": sale.pk})
+        cursor.execute(statements.SWEEP, {"sale": sale.pk, "batch": 0})
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(statements.WHOLE_TABLES)
+        cursor.execute(statements.MARK_ALL, {"sale": sale.pk})
     certificate = certify(sale)
     # Who buys a hold locks its item, so that the sweep leaves it. Where nothing is held, all is decided.
     if certificate.is_valid and certificate.held + certificate.expired:
@@ -139,6 +142,9 @@ def issue(sale: Sale) -> SaleCertificate | None:
             },
         )
         Sale.objects.filter(pk=sale.pk).update(closed=True)
+    # Those of the sales before: of this one a purchase may still be looking for what became of it.
+    with contextlib.suppress(DatabaseError), transaction.atomic():
+        Change.objects.filter(sale__closed=True, sale_id__lt=sale.pk).delete()
     return written
 
 

@@ -59,6 +59,10 @@ class KeyTaken(Exception):
     """A key of the batch was used before; the database refused all of it."""
 
 
+class Deadlocked(DatabaseUnavailable):
+    """A batch and another one waited for each other; the database refused all of this one."""
+
+
 @dataclass(eq=False, slots=True)
 class Session:
     """A connection as the server knows it; a process id alone may belong to another one later.
@@ -212,7 +216,8 @@ class Connections:
     async def lend(self, *, bulk: bool = False) -> AsyncIterator[Connection]:
         """A connection for a statement or a few.
 
-        Raises `DatabaseUnavailable`; `Lost`; or `OverLimit` or `KeyTaken`, and then nothing was changed.
+        Raises `DatabaseUnavailable`; `Lost`; or `Deadlocked`, `OverLimit` or `KeyTaken`, and then nothing was
+        changed.
         """
         if self._is_pooled:
             raise DatabaseUnavailable(POOLED)
@@ -242,6 +247,8 @@ class Connections:
                 raise KeyTaken from error
             self._complain(error)
             raise DatabaseUnavailable from error
+        except psycopg.errors.DeadlockDetected as error:
+            raise Deadlocked from error
         except (psycopg.Error, OSError) as error:
             if _is_lost(error):
                 if hung_up and session is not None:

@@ -1,6 +1,7 @@
 """The housekeeping of a worker: a round twice a second, and one before it serves.
 
-A round learns what others did, makes the next sale, sweeps what is over, and notes how it stands.
+A round learns what others did, makes the next sale, sweeps what is over, marks what is bought, and notes how
+it stands.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from django.db import DatabaseError, connection
 from sales import limits, metrics
 from sales.certifier import Certifier
 from sales.conf import SaleOptions
+from sales.connections import Deadlocked
 from sales.inventory import Inventory
 from sales.memory import Memory
 from sales.refusals import DatabaseFailure
@@ -40,6 +42,7 @@ class Housekeeping:
         self._certifier = Certifier(storage)
         self._lost_at: float | None = None
         self._swept_at = 0.0
+        self._unmarked: dict[int, int] = {}  # codes that the last round has left to be marked, by sale
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -49,6 +52,8 @@ class Housekeeping:
                 # What a service that is gone has left behind, in sales that nobody watches any more.
                 for swept in await self._storage.sweep_all():
                     self._memory.learn(swept)
+                for inventory in self._memory.started():
+                    await self._storage.warm_up(inventory.sale)
         self._task = asyncio.create_task(self._go_on(), name="housekeeping")
         return self
 
@@ -74,6 +79,7 @@ class Housekeeping:
             for inventory in self._memory.started():
                 await self._memory.refresh(inventory)
             await self._sweep()
+            await self._mark()
         except (DatabaseFailure, DatabaseError) as error:
             self._database_is_lost(str(error.__cause__ or error))
         except Exception:
@@ -102,8 +108,28 @@ class Housekeeping:
 
     async def _sweep_sale(self, inventory: Inventory) -> None:
         inventory.expire(self._memory.clock.now())
-        if inventory.unswept:
-            self._memory.learn(await self._storage.try_sweep(inventory.sale.id))
+        while inventory.unswept and (lapsed := inventory.lapsed(limits.SWEEP_BATCH)):
+            before = inventory.unswept
+            with contextlib.suppress(Deadlocked):  # the next one will do it
+                self._memory.learn(await self._storage.try_sweep(inventory.sale.id, lapsed))
+            if inventory.unswept == before:
+                break  # somebody else is at it
+
+    async def _mark(self) -> None:
+        """Have some checkouts say that they are purchased, if this is a calm moment.
+
+        What cannot be marked now, and what is too much to wait, is left to the certificate.
+        """
+        for sale_id, codes in list(self._memory.unmarked.items()):
+            if codes and len(codes) == self._unmarked.get(sale_id):
+                marked = codes[: limits.MARK_BATCH]
+                with contextlib.suppress(DatabaseFailure):
+                    await self._storage.mark(sale_id, marked)
+                del codes[: len(marked)]
+            del codes[: -limits.MAX_UNMARKED]
+            self._unmarked[sale_id] = len(codes)
+            if not codes and sale_id not in self._memory.inventories:
+                del self._memory.unmarked[sale_id], self._unmarked[sale_id]
 
     def _database_is_lost(self, reason: str) -> None:
         if self._lost_at is None:

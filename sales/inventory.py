@@ -7,14 +7,17 @@ was committed, so a batch that fails leaves nothing to roll back.
 
 import math
 import random
+import re
 from array import array
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from itertools import islice
 from typing import NamedTuple
 from uuid import UUID
 
 from batching import Undecided
+from sales import limits
 from sales.codes import new_code
 from sales.refusals import (
     ALL_HELD,
@@ -31,6 +34,8 @@ from sales.refusals import (
 
 AVAILABLE, HELD, SOLD, EXPIRED = range(4)
 """States in memory. EXPIRED: a hold whose time is over and that nobody has swept yet, as far as we know."""
+
+_OVER = re.compile(bytes([EXPIRED]))
 
 EXPIRY_MARGIN = 0.02
 """Seconds that memory lets a hold live on: our estimate of the database's clock is not exact, and a hold
@@ -148,6 +153,15 @@ class Inventory:
                     self.unswept += 1
                     lapsed[users[item_id]] = lapsed.get(users[item_id], 0) + 1
 
+    def lapsed(self, most: int | None = None) -> list[int]:
+        """The first items whose hold is over and not swept yet, as far as we know."""
+        return [match.start() for match in islice(_OVER.finditer(self._states), most)]
+
+    def lapsed_of(self, holds: "Collection[Hold]") -> list[int]:
+        """Those of the lapsed items that these holds count on: their own, and those of their users."""
+        items, users = {hold.item_id for hold in holds}, {hold.user_id for hold in holds}
+        return [item for item in self.lapsed() if item in items or self._users[item] in users]
+
     def refusal(self, user_id: int, item_id: int | None, now: float) -> Reason | None:
         """What cannot be granted now, as far as this worker knows; ``None`` where it can.
 
@@ -174,7 +188,7 @@ class Inventory:
             return ITEM_HELD
         if self._taken.get(user_id, 0) >= sale.user_limit:
             return USER_LIMIT
-        if self._unused.get(user_id, 0) >= max_unused(sale.user_limit):
+        if self._unused.get(user_id, 0) >= limits.max_unused(sale.user_limit):
             return HOLD_LIMIT
         return None
 
@@ -249,15 +263,6 @@ class Inventory:
         else:
             self.held -= 1
         _lower(self._taken, self._users[item_id])
-
-
-def max_unused(user_limit: int) -> int:
-    """Holds of a sale that one user may let expire or give back.
-
-    Each leaves a row, or two, for ever. Nobody who wants to buy comes near it; it is counted by what a
-    worker has seen, so with several of them, or after a restart, it may be more.
-    """
-    return 100 + 10 * user_limit
 
 
 def _lower(counts: dict[int, int], user_id: int) -> None:

@@ -41,6 +41,21 @@ MAX_PURCHASES = 2_000
 MAX_BATCH = 1_000
 """Operations saved in one statement."""
 
+MAX_DEADLOCKS = 3
+"""How often a batch is saved again that the database refused because it and another waited for each other."""
+
+LOAD_CHUNK = 10_000
+"""Items that are read at once when a sale is loaded: rows take ten times what is remembered of them."""
+
+SWEEP_BATCH = 5_000
+"""Holds that are over and are swept in one statement of housekeeping."""
+
+MARK_BATCH = 2_000
+"""Purchases whose checkouts are marked in one round of housekeeping."""
+
+MAX_UNMARKED = 20_000
+"""Purchases whose checkouts may wait in a worker for a calm moment to be marked."""
+
 SETTLE_TRIES = 5
 """How often those who are at a hold that is over are looked for, before its buyer is told to try again."""
 
@@ -49,6 +64,16 @@ SETTLE_PAUSE = 0.05
 
 WHY_TIMEOUT = 4.5
 """For which a batch that is saved asks why some of it were not done."""
+
+
+def max_unused(user_limit: int) -> int:
+    """Holds of a sale that one user may let expire or give back.
+
+    Each leaves a row, or two, for ever. Nobody who wants to buy comes near it; it is counted by what a
+    worker has seen, so with several of them, or after a restart, it may be more.
+    """
+    return 100 + 10 * user_limit
+
 
 # --- the database
 

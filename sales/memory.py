@@ -1,8 +1,10 @@
 """What a worker remembers: the sales that are not over, and how far it has read the rows of each."""
 
 import time
+from collections.abc import Collection
 from uuid import UUID
 
+from sales import limits
 from sales.codes import place_of
 from sales.inventory import Inventory, SaleFacts
 from sales.records import Changed, Mark
@@ -32,7 +34,10 @@ class Memory:
         self.clock = DatabaseClock()
         self.inventories: dict[int, Inventory] = {}
         self._storage = storage
+        self.unmarked: dict[int, list[UUID]] = {}
+        """Codes that this worker has sold items by and whose checkouts do not say so yet, by sale."""
         self._marks: dict[int, Mark] = {}
+        self._own: dict[int, list[int]] = {}  # batches of this worker that may be after the mark, by sale
         self._last_selling: Inventory | None = None
 
     # --- questions
@@ -101,10 +106,15 @@ class Memory:
     # --- learning
 
     def learn(self, changed: Changed) -> None:
-        """Take in what was committed."""
-        for sale_id, row in changed.rows:
-            if (inventory := self.of_server(sale_id, changed.server)) is not None:
-                inventory.learn([row])
+        """Take in what this worker has committed."""
+        if changed.rows and (inventory := self.of_server(changed.sale_id, changed.server)) is not None:
+            inventory.learn(changed.rows)
+            self._own.setdefault(changed.sale_id, []).append(changed.batch)
+
+    def learn_sold(self, changed: Changed) -> None:
+        """The same of a purchase."""
+        self.learn(changed)
+        self.unmarked.setdefault(changed.sale_id, []).extend(changed.codes)
 
     async def load_sales(self) -> None:
         """Know the sales that are not over, with the database's time, and forget the others."""
@@ -116,27 +126,41 @@ class Memory:
                 await self._load(sale)
         for gone in self.inventories.keys() - {sale.id for sale in sales}:
             del self.inventories[gone], self._marks[gone]
+            for others in (self._own, self.unmarked):
+                others.pop(gone, None)
         self._last_selling = None  # the sales may have changed
 
-    async def refresh(self, inventory: Inventory) -> None:
-        """Learn what was committed since the last time, by anybody; on another server, everything."""
+    async def refresh(self, inventory: Inventory, item_ids: Collection[int] = ()) -> None:
+        """Learn what was committed since the last time, by anybody; on another server, everything.
+
+        And how these items are: somebody may have changed them without saying so.
+        """
         sale_id = inventory.sale.id
         if (since := self._marks.get(sale_id)) is None:
             return  # over, and dropped while a last batch was saved
-        mark, rows = await self._storage.changes(sale_id, since)
+        own = self._own.setdefault(sale_id, [])
+        known = own[:]
+        mark, rows = await self._storage.changes(sale_id, since, known=known, item_ids=item_ids)
         if mark.server != since.server:
             await self._load(inventory.sale)
         elif (now := self._marks.get(sale_id)) is not None and now.server == mark.server:
             self.inventories[sale_id].learn(rows)
             self._marks[sale_id] = mark
+            del own[: len(known)]  # those after the new mark may be read once more, which does no harm
 
     async def _load(self, sale: SaleFacts) -> None:
         """Know a sale by its rows alone, whatever was known of it from another server."""
         mark, rows = await self._storage.load(sale.id)
-        if (known := self.of_server(sale.id, mark.server)) is not None:
-            known.learn(rows)  # loaded by somebody else meanwhile: it may know more already
-            return
-        self.inventories[sale.id] = Inventory(sale, rows)
+        inventory = Inventory(sale, rows)
+        while len(rows) == limits.LOAD_CHUNK:
+            # What is changed meanwhile is after the mark, whether it was read in time or not.
+            other, rows = await self._storage.load(sale.id, rows[-1].item_id + 1)
+            if other.server != mark.server:
+                return  # the next look begins again
+            inventory.learn(rows)
+        if self.of_server(sale.id, mark.server) is not None:
+            return  # loaded by somebody else meanwhile, and kept up since
+        self.inventories[sale.id] = inventory
         self._marks[sale.id] = mark
         self._last_selling = None
 

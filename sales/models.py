@@ -1,19 +1,23 @@
 """The tables of a sale, with constraints that make a wrong row impossible.
 
 Rows are written by `sales.storage`, a batch at a time. In the admin they are for reading.
+
+In the database the primary keys are ``(sale_id, id)`` and ``(sale_id, code)``, so that all of a sale can live
+in one place of many. An id, or a code, has its sale in it and is the key for Django; but there is no index on
+it alone, so whoever looks for one must name the sale, too.
 """
 
 from typing import ClassVar
 
 from django.contrib.postgres.constraints import ExclusionConstraint
-from django.contrib.postgres.fields import DateTimeRangeField, RangeOperators
+from django.contrib.postgres.fields import ArrayField, DateTimeRangeField, RangeOperators
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 from django.db.models import F, Func, Q
 
 from batching.contrib.django import VersionedModel
 from sales.codes import MAX_ITEMS, MAX_SALE_ID
-from sales.querysets import SaleQuerySet
+from sales.querysets import CheckoutQuerySet, SaleQuerySet
 
 
 class Sale(models.Model):
@@ -79,9 +83,8 @@ class SaleItem(VersionedModel):
     state = models.CharField(max_length=9, choices=State, default=State.AVAILABLE)
 
     class Meta:
-        ordering: ClassVar = ["-id"]
+        ordering: ClassVar = ["-sale_id", "-id"]
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["sale", "item_id"], name="item_once_per_sale"),
             models.CheckConstraint(
                 condition=Q(id=F("sale") * MAX_ITEMS + F("item_id"), item_id__lt=MAX_ITEMS),
                 name="item_has_its_own_id",
@@ -125,7 +128,11 @@ class SaleItem(VersionedModel):
 
 
 class Checkout(models.Model):
-    """One granted hold, and what became of it."""
+    """One granted hold, and what became of it.
+
+    A purchase writes the row of its item alone. So the checkout of a sold item with its code is purchased,
+    though its own row says ``held`` until it is marked: go by `CheckoutQuerySet.with_outcome`.
+    """
 
     class State(models.TextChoices):
         """What became of the hold."""
@@ -145,16 +152,12 @@ class Checkout(models.Model):
     expires_at = models.DateTimeField()
     purchased_at = models.DateTimeField(null=True)
     state = models.CharField(max_length=9, choices=State)
-    # A random number of the batch that bought it: how a worker whose connection broke during the commit
-    # tells what it bought from what was bought before.
-    batch = models.BigIntegerField(null=True, editable=False)
+
+    objects = CheckoutQuerySet.as_manager()
 
     class Meta:
-        ordering: ClassVar = ["-code"]  # codes sort by sale and item: the newest sale first, from the index
+        ordering: ClassVar = ["-sale_id", "-code"]
         constraints: ClassVar = [
-            models.UniqueConstraint(
-                fields=["sale", "item_id"], condition=Q(state="purchased"), name="item_purchased_once"
-            ),
             models.CheckConstraint(condition=Q(user_id__gte=0), name="checkout_user_not_negative"),
             models.CheckConstraint(
                 condition=Q(
@@ -206,6 +209,23 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key} of user {self.user_id} in sale {self.sale_id}"
+
+
+class Change(models.Model):
+    """The items that one batch has changed, in the transaction ``xid`` (PostgreSQL's, with its epoch).
+
+    How workers learn what others did, and what became of a batch of their own whose answer was lost: that is
+    known by its ``batch``, a random number. Gone once a later sale is closed, too.
+    """
+
+    pk = models.CompositePrimaryKey("sale_id", "xid", "batch")
+    sale = models.ForeignKey(Sale, models.DO_NOTHING, db_constraint=False, db_index=False)
+    xid = models.BigIntegerField()
+    batch = models.BigIntegerField()
+    item_ids = ArrayField(models.IntegerField())
+
+    def __str__(self) -> str:
+        return f"{len(self.item_ids)} items of sale {self.sale_id}"
 
 
 class SaleCertificate(models.Model):

@@ -1,4 +1,4 @@
-"""Named reads of sales."""
+"""Named reads of sales and of checkouts."""
 
 from datetime import datetime
 from typing import Generic, Self, TypeVar
@@ -6,9 +6,12 @@ from typing import Generic, Self, TypeVar
 from django.apps import apps
 from django.db import models
 from django.db.models import Case, CharField, Count, F, OuterRef, Q, Subquery, Value, When
-from django.db.models.functions import Coalesce, JSONObject, Now
+from django.db.models.functions import Coalesce, Greatest, JSONObject, Now
+
+from sales.codes import MAX_ITEMS
 
 S = TypeVar("S", bound=models.Model)
+C = TypeVar("C", bound=models.Model)
 
 
 class SaleQuerySet(models.QuerySet[S], Generic[S]):
@@ -46,4 +49,26 @@ class SaleQuerySet(models.QuerySet[S], Generic[S]):
                 default=Value("on sale"),
                 output_field=CharField(),
             )
+        )
+
+
+class CheckoutQuerySet(models.QuerySet[C], Generic[C]):
+    """Checkouts, and what became of them."""
+
+    def with_outcome(self) -> Self:
+        """Annotate ``outcome`` (the state) and ``bought_at``, which are true before a row is marked, too."""
+        item = apps.get_model("sales", "SaleItem")  # whose module needs this one
+        sold = item.objects.filter(
+            sale_id=OuterRef("sale_id"),
+            pk=OuterRef("sale_id") * MAX_ITEMS + OuterRef("item_id"),
+            code=OuterRef("code"),
+            state=item.State.SOLD,
+        ).order_by()
+        is_bought = Q(state="held", sold_at__isnull=False)
+        return self.annotate(
+            sold_at=Subquery(sold.values("purchased_at")),
+            outcome=Case(When(is_bought, then=Value("purchased")), default=F("state")),
+            bought_at=Case(
+                When(is_bought, then=Greatest("sold_at", "created_at")), default=F("purchased_at")
+            ),
         )

@@ -50,7 +50,10 @@ async def settled_receipts(storage: Storage, memory: Memory, codes: Collection[U
 
 async def _end(storage: Storage, memory: Memory, found: Receipts) -> bool:
     """End those of these holds that are over and that nobody is at; whether any are over."""
-    over = [receipt.code for receipt in found.values() if receipt.is_over]
-    if over:
-        memory.learn(await storage.expire(over))
+    over: dict[int, list[UUID]] = {}
+    for receipt in found.values():
+        if receipt.is_over:
+            over.setdefault(receipt.sale_id, []).append(receipt.code)
+    for sale_id, codes in over.items():
+        memory.learn(await storage.expire(sale_id, codes))
     return bool(over)

@@ -41,11 +41,24 @@ class KeyUse(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
-    """What became of a batch of holds: the rows that ``server`` saved, and the holds that were not."""
+class Changed:
+    """What a ``batch`` has changed: the ``codes`` that it acted on, and the rows of their items, of one sale.
+
+    ``server`` is where that was done, for who knows those items from another one.
+    """
 
     server: int
+    sale_id: int
+    batch: int
+    codes: set[UUID]
     rows: list[ItemRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What became of a batch of holds: what was ``saved``, if anything, and the holds that were not."""
+
+    saved: Changed | None
     stale: list[Hold]
     repeated: dict[Hold, KeyUse]
 
@@ -57,15 +70,3 @@ class Counts:
     sale: SaleFacts
     sold: int
     held: int
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """The codes that a statement acted on, and the rows of their items, each with its sale's id.
-
-    ``server`` is where that was done, for who knows those items from another one.
-    """
-
-    server: int
-    codes: set[UUID]
-    rows: list[tuple[int, ItemRow]]

@@ -3,12 +3,13 @@
 That is housekeeping of workers, and what a service does before it starts any (``runsale``, ``rotatesale``).
 """
 
+import contextlib
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 
 from sales import statements
 from sales.conf import SaleOptions
@@ -76,7 +77,14 @@ def create_sale(sale: Sale) -> Sale:
     """Insert a sale with all its items. Raises Django's `IntegrityError` where it would overlap another."""
     with transaction.atomic(), connection.cursor() as cursor:
         sale.save(force_insert=True)
+        has_room = False
+        # Without a right to that, or beside a vacuum, it only costs time.
+        with contextlib.suppress(DatabaseError), transaction.atomic():
+            cursor.execute(statements.LEAVE_ROOM)
+            has_room = True
         cursor.execute(statements.ITEMS, [sale.pk, sale.pk, sale.items])
+        if has_room:
+            cursor.execute(statements.USE_ROOM)
     return sale
 
 

@@ -5,7 +5,7 @@ Batches are clocked by their own commits, by sale: while one is being saved, the
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
@@ -13,6 +13,8 @@ from uuid import UUID
 from batching import KeyedProcessor, Undecided
 from batching.processor import Load, Save
 from sales import limits, metrics
+from sales.codes import place_of
+from sales.connections import Deadlocked
 from sales.inventory import Hold, HoldBatch
 from sales.memory import Memory
 from sales.patience import patient
@@ -47,6 +49,14 @@ class Settlement:
 SettlementBatch = list[Settlement]
 
 
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """Who of a batch did not get what they wanted: why that is may be asked; or the save has failed."""
+
+    left_out: list[Settlement]
+    failed: dict[Settlement, Exception]
+
+
 class Repeated(Exception):
     """A hold was not taken because its key was used before, for this."""
 
@@ -79,19 +89,20 @@ class Saving:
         with _faults_logged():
             with metrics.BATCH_SECONDS.labels("checkout").time():
                 if batch.needs_sweep:
-                    self._memory.learn(await self._storage.sweep(sale_id))
+                    with contextlib.suppress(Deadlocked):  # holds that count on it are stale then
+                        self._memory.learn(await self._storage.sweep(sale_id, inventory.lapsed_of(holds)))
                 try:
                     granted = await self._storage.hold(inventory.sale, holds)
                 except OutcomeUnknown:
                     return _all_unknown(holds)
             metrics.BATCH_SIZE.labels("checkout").observe(len(batch.holds))
-            if (known := self._memory.of_server(sale_id, granted.server)) is not None:
-                known.learn(granted.rows)
+            if granted.saved is not None:
+                self._memory.learn(granted.saved)
             failures: dict[Hold, Exception] = {hold: Repeated(use) for hold, use in granted.repeated.items()}
             if granted.stale:
                 metrics.STALE.inc(len(granted.stale))
                 with contextlib.suppress(DatabaseFailure):  # the batch itself is committed
-                    await self._memory.refresh(inventory)
+                    await self._memory.refresh(inventory, [hold.item_id for hold in granted.stale])
                 failures |= {hold: Undecided() for hold in granted.stale}
             return failures
 
@@ -105,52 +116,78 @@ class Saving:
     ) -> Mapping[Settlement, Exception] | None:
         """Buy what the codes of a batch hold; returns why some were not bought, by settlement."""
         with _faults_logged():
+            settled = await self._settle(
+                "purchase", sale_id, batch, self._storage.purchase, self._memory.learn_sold
+            )
             try:
-                left_out = await self._settle("purchase", batch, self._storage.purchase(_codes(batch)))
-            except OutcomeUnknown:
-                return _all_unknown(batch)
-            try:
-                found = await self._receipts(left_out)
+                found = await self._receipts(settled.left_out)
             except (DatabaseFailure, TimeoutError):  # the others of the batch are committed all the same
-                return {settlement: Refusal(DATABASE_UNAVAILABLE) for settlement in left_out}
-            return {settlement: _why(found.get(settlement.code)) for settlement in left_out}
+                return settled.failed | {s: Refusal(DATABASE_UNAVAILABLE) for s in settled.left_out}
+            return settled.failed | {s: _why(found.get(s.code)) for s in settled.left_out}
 
     async def _save_releases(
         self, sale_id: int, batch: SettlementBatch
     ) -> Mapping[Settlement, Exception] | None:
         """Give back what the codes of a batch hold; returns why some were not given back, by settlement."""
         with _faults_logged():
+            settled = await self._settle("release", sale_id, batch, self._storage.release, self._memory.learn)
             try:
-                left_out = await self._settle("release", batch, self._storage.release(_codes(batch)))
-            except OutcomeUnknown:
-                return _all_unknown(batch)
-            try:
-                found = await self._receipts(left_out)
+                found = await self._receipts(settled.left_out)
             except (DatabaseFailure, TimeoutError):  # a first try that was lost may have given them back
-                return _all_unknown(left_out)
+                return settled.failed | _all_unknown(settled.left_out)
             # Giving back what was given back is no failure: the caller may not have had the first answer.
-            return {
+            return settled.failed | {
                 settlement: _why(receipt)
-                for settlement in left_out
+                for settlement in settled.left_out
                 if (receipt := found.get(settlement.code)) is None or receipt.state != "released"
             }
 
-    async def _settle(self, call: str, batch: SettlementBatch, saved: Awaitable[Changed]) -> list[Settlement]:
-        """Wait for the save of a batch, and learn what it has changed.
-
-        Returns who did not get what they wanted: a code counts for one of them alone.
-        """
+    async def _settle(
+        self,
+        call: str,
+        sale_id: int,
+        batch: SettlementBatch,
+        save: Callable[[int, set[UUID]], Awaitable[Changed]],
+        learn: Callable[[Changed], None],
+    ) -> _Settled:
+        """Save a batch, each sale of it in one statement, and learn what that has changed."""
+        done: set[UUID] = set()
+        failed: dict[UUID, Reason] = {}
         with metrics.BATCH_SECONDS.labels(call).time():
-            changed = await saved
+            for of, codes in (await self._by_sale(sale_id, _codes(batch))).items():
+                try:
+                    changed = await save(of, codes)
+                except DatabaseFailure as failure:
+                    failed |= dict.fromkeys(codes, failure.reason)
+                else:
+                    learn(changed)
+                    done |= changed.codes
         metrics.BATCH_SIZE.labels(call).observe(len(batch))
-        self._memory.learn(changed)
-        done, left_out = set(changed.codes), []
+        settled = _Settled([], {})
+        if len(done) == len(batch):
+            return settled
         for settlement in batch:
-            if settlement.code in done:
+            if settlement.code in done:  # a code counts for one of them alone
                 done.remove(settlement.code)
+            elif (reason := failed.get(settlement.code)) is None:
+                settled.left_out.append(settlement)
             else:
-                left_out.append(settlement)
-        return left_out
+                settled.failed[settlement] = _failed(settlement.code, reason)
+        return settled
+
+    async def _by_sale(self, sale_id: int, codes: set[UUID]) -> dict[int, set[UUID]]:
+        """The codes of a batch by their sale: it is one, but for codes of sales that are not loaded.
+
+        Those may be of any sale that people can think of, so it is asked which of them there are.
+        """
+        if sale_id:
+            return {sale_id: codes}
+        by_sale: dict[int, set[UUID]] = {}
+        for code in codes:
+            if (place := place_of(code)) is not None:
+                by_sale.setdefault(place[0], set()).add(code)
+        known = await self._storage.known_sales(by_sale)
+        return {sale_id: codes for sale_id, codes in by_sale.items() if sale_id in known}
 
     async def _receipts(self, settlements: list[Settlement]) -> Mapping[UUID, Receipt]:
         if not settlements:
@@ -195,6 +232,10 @@ def _codes(settlements: Iterable[Settlement]) -> set[UUID]:
 
 def _all_unknown(wishes: Iterable[W]) -> dict[W, Exception]:
     return {wish: _unknown(wish.code) for wish in wishes}
+
+
+def _failed(code: UUID, reason: Reason) -> Refusal:
+    return _unknown(code) if reason is OUTCOME_UNKNOWN else Refusal(reason)
 
 
 def _unknown(code: UUID) -> Refusal:

@@ -1,27 +1,33 @@
-"""Rows to inventory, and changes to SQL: the only place that knows both.
+"""Changes to SQL, and what they did to inventory: with `sales.reads` the only place that knows both.
 
 Every change is one statement (`sales.statements`) for a whole batch, on an asynchronous connection.
 """
 
+import asyncio
+import contextlib
 import random
-import time
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection
+from operator import attrgetter
+from typing import Any, TypeVar
 from uuid import UUID
 
-from psycopg.rows import namedtuple_row
-
-from sales import statements
+from sales import limits, statements
 from sales.codes import place_of
-from sales.connections import Connection, Connections, KeyTaken, Lost, OverLimit
+from sales.connections import Connection, Deadlocked, KeyTaken, Lost, OverLimit
 from sales.inventory import AVAILABLE, Hold, ItemRow, SaleFacts
 from sales.models import SaleItem
-from sales.records import Changed, Counts, Granted, KeyUse, Mark, Receipt
-from sales.refusals import DatabaseUnavailable
+from sales.reads import Reads
+from sales.records import Changed, Granted, KeyUse
+
+WARM = 3
+"""How often a connection has a statement until it is prepared and planned."""
+
+S = TypeVar("S")
+W = TypeVar("W")
 
 
-class Storage:
-    """The database of one worker. Use it with ``async with``.
+class Storage(Reads):
+    """The database of one worker, to be read and written. Use it with ``async with``.
 
     Every method raises `DatabaseUnavailable` where the database does not answer or refuses, with the
     driver's error chained; then nothing was changed, or what may be done twice. Where a connection breaks
@@ -29,91 +35,6 @@ class Storage:
     that cannot be told it raises `OutcomeUnknown`. Cancelling a method cancels its statement; a write may
     have been committed all the same.
     """
-
-    def __init__(self, conninfo: str) -> None:
-        self._connections = Connections(conninfo)
-
-    async def __aenter__(self) -> "Storage":
-        await self._connections.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self._connections.__aexit__(*exc_info)
-
-    # --- reads
-
-    async def sales(self) -> tuple[int, float, list[SaleFacts]]:
-        """The server, the seconds to add to `time.monotonic` for its time, and the sales to be known.
-
-        Those are the sales that are not over, holds included, and of those to come the first. Raises
-        `DatabaseUnavailable` also where the database takes no writes: nothing can be sold then.
-        """
-
-        async def look(connection: Connection) -> tuple[int, float, list[SaleFacts]]:
-            cursor = await connection.execute(statements.READ_ONLY)
-            read_only, server, pid = await cursor.fetchone() or (True, 0, 0)
-            self._connections.check_session(connection, pid)
-            if read_only:
-                await self._connections.renew()
-                raise DatabaseUnavailable("The database takes no writes.")
-            offset = await _clock_offset(connection)
-            facts = connection.cursor(row_factory=namedtuple_row)
-            await facts.execute(statements.LIVE_SALES)
-            return server, offset, [SaleFacts(**row._asdict()) for row in await facts.fetchall()]
-
-        return await self._connections.read(look)
-
-    async def counts(self, sale_ids: Collection[int]) -> dict[int, Counts]:
-        """Any sales and how much of them is sold and held, as far as they exist."""
-
-        async def look(connection: Connection) -> list[dict[str, Any]]:
-            cursor = connection.cursor(row_factory=namedtuple_row)
-            await cursor.execute(statements.COUNTS, [list(sale_ids)])
-            return [row._asdict() for row in await cursor.fetchall()]
-
-        return {
-            row["id"]: Counts(sold=row.pop("sold"), held=row.pop("held"), sale=SaleFacts(**row))
-            for row in await self._connections.read(look)
-        }
-
-    async def uncertified(self) -> list[int]:
-        """The sales of which nothing can change any more and that have no certificate."""
-        return [sale_id for (sale_id,) in await self._rows(statements.UNCERTIFIED)]
-
-    async def certificates(self, sale_ids: Collection[int]) -> dict[int, tuple[float, str | None]]:
-        """When nothing of these sales can change any more, in seconds since the epoch, and what they proved.
-
-        A certificate is JSON, or ``None`` as long as it is not written. Sales that do not exist are left out.
-        """
-        rows = await self._rows(statements.CERTIFICATES, [list(sale_ids)])
-        return {row[0]: (row[1], row[2]) for row in rows}
-
-    async def load(self, sale_id: int) -> tuple[Mark, list[ItemRow]]:
-        """All items of a sale that were ever changed, and the mark for `changes`."""
-        return await self._item_rows(statements.LOAD, {"sale": sale_id}, bulk=True)
-
-    async def changes(self, sale_id: int, since: Mark) -> tuple[Mark, list[ItemRow]]:
-        """The items changed by what was committed after this mark, and the next mark.
-
-        Some may be known already: what overlaps is given twice rather than never. Where the next mark is
-        of another server than this one, the rows mean nothing, and the sale must be loaded anew.
-        """
-        return await self._item_rows(statements.CHANGES, {"sale": sale_id, "since": since.watermark})
-
-    async def receipts(self, codes: Collection[UUID]) -> dict[UUID, Receipt]:
-        """The checkouts of these codes, as far as they exist; see `sales.receipts` for what may be told."""
-        rows = await self._rows(statements.RECEIPT, [list(codes)])
-        return {row[0]: Receipt(*row[:-1]) for row in rows}
-
-    async def key_uses(
-        self, sale_id: int, keys: Collection[tuple[int, str]]
-    ) -> dict[tuple[int, str], KeyUse]:
-        """What users were granted with these keys before: by user and key, as far as they were used."""
-        parameters = {"sale": sale_id, "users": [user for user, _ in keys], "keys": [key for _, key in keys]}
-        rows = await self._rows(statements.KEYED, parameters)
-        return {(row[0], row[1]): KeyUse(row[2], row[3]) for row in rows}
-
-    # --- writes
 
     async def hold(self, sale: SaleFacts, holds: Collection[Hold]) -> Granted:
         """Save holds in one transaction: items at the version seen, allowances, checkouts.
@@ -126,7 +47,7 @@ class Storage:
         repeated: dict[Hold, KeyUse] = {}
         while wanted:
             try:
-                server, rows = await self._hold(sale, wanted)
+                saved = await _decided_again(self._hold, sale, wanted)
             except OverLimit:
                 # Rare: memory knows most of what users have. Once more without theirs.
                 over = await self._over_limit(sale.id, wanted)
@@ -143,128 +64,136 @@ class Storage:
                 }
                 wanted = [hold for hold in wanted if hold not in repeated]
                 continue
-            granted = {row.item_id for row in rows}
-            missing = [hold for hold in wanted if hold.item_id not in granted]
-            return Granted(server, rows, stale + missing, repeated)
-        return Granted(0, [], stale, repeated)
+            granted = {row.item_id for row in saved.rows}
+            stale += [hold for hold in wanted if hold.item_id not in granted]
+            return Granted(saved, stale, repeated)
+        return Granted(None, stale, repeated)
 
-    async def purchase(self, codes: Collection[UUID]) -> Changed:
-        """Sell the items that these codes hold, where the hold is not over, in one statement.
+    async def purchase(self, sale_id: int, codes: Collection[UUID]) -> Changed:
+        """Sell the items of a sale that these codes hold, where the hold is not over, in one statement.
 
         A code that is not among those returned was not bought now: `sales.receipts` tells why.
         """
-        parameters = _ids_and_codes(list(codes)) | {"batch": random.getrandbits(63)}
-        server, rows = await self._settled(statements.PURCHASE, parameters, done=statements.BOUGHT)
-        return Changed(server, {row[0] for row in rows}, [(row[1], ItemRow(*row[2:7])) for row in rows])
+        return await _decided_again(self._purchase, sale_id, codes)
 
-    async def release(self, codes: Collection[UUID]) -> Changed:
-        """Give back the items that these codes hold, and close their checkouts as released."""
-        return _freed(*await self._settled(statements.RELEASE, _ids_and_codes(list(codes))))
+    async def release(self, sale_id: int, codes: Collection[UUID]) -> Changed:
+        """Give back the items of a sale that these codes hold, and close their checkouts as released."""
+        return await _decided_again(self._release, sale_id, codes)
 
-    # What is swept twice is swept once: these go as reads do.
+    async def warm_up(self, sale: SaleFacts) -> None:
+        """Have two connections know the statements of batches, and the server plan them; changes nothing.
 
-    async def sweep(self, sale_id: int, *, bulk: bool = False) -> Changed:
-        """Give back the items of a sale whose hold is over, and close their checkouts.
-
-        ``bulk``: nobody waits for it, so that it may take as long as a load.
+        The first batches of a sale would wait for that, and they have more callers than any other.
         """
+        nothing = _of_batch(sale.id, _ids_and_codes([]))
 
-        async def sweep(connection: Connection) -> Changed:
-            cursor = await connection.execute(statements.SWEEP, {"sale": sale_id})
-            return _freed(self._connections.server(connection), await cursor.fetchall())
+        async def save_nothing() -> None:
+            async with self._connections.lend() as connection:
+                for _ in range(WARM):
+                    await _fetched(connection, *_of_holds(sale, [], 0))
+                    await _fetched(connection, statements.PURCHASE, nothing)
 
-        return await self._connections.read(sweep, bulk=bulk)
+        await asyncio.gather(save_nothing(), save_nothing())
 
-    async def expire(self, codes: Collection[UUID]) -> Changed:
+    # What is swept, or marked, twice is so once: these go as reads do.
+
+    async def sweep(self, sale_id: int, item_ids: Collection[int]) -> Changed:
+        """Give back those of these items whose hold is over, and close their checkouts."""
+        return await self._swept(statements.SWEEP_KNOWN, sale_id, _ids(sale_id, item_ids))
+
+    async def expire(self, sale_id: int, codes: Collection[UUID]) -> Changed:
         """Give back the items of those of these holds that are over and that nobody is at."""
-
-        async def expire(connection: Connection) -> Changed:
-            cursor = await connection.execute(statements.TRY_EXPIRE, _ids_and_codes(list(codes)))
-            return _freed(self._connections.server(connection), await cursor.fetchall())
-
-        return await self._connections.read(expire)
+        return await self._swept(statements.TRY_EXPIRE, sale_id, _ids_and_codes(codes))
 
     async def sweep_all(self) -> list[Changed]:
-        """`sweep` each sale in which something can be held."""
+        """Give back all that is over in any sale that has begun. May take as long as a load."""
         sale_ids = [sale_id for (sale_id,) in await self._rows(statements.STARTED)]
-        return [await self.sweep(sale_id, bulk=True) for sale_id in sale_ids]
+        return [await self._swept(statements.SWEEP, sale_id, {}, bulk=True) for sale_id in sale_ids]
 
-    async def try_sweep(self, sale_id: int) -> Changed:
+    async def try_sweep(self, sale_id: int, item_ids: Collection[int]) -> Changed:
         """`sweep`, unless another worker is at it just now."""
+        known = _ids(sale_id, item_ids)
 
         async def sweep(connection: Connection) -> Changed:
+            parameters = _of_batch(sale_id, known)  # of each try, see `_swept`
             rows: list[tuple[Any, ...]] = []
             async with connection.transaction():
                 cursor = await connection.execute(statements.TRY_LOCK_SWEEP, [sale_id])
                 if await cursor.fetchone() == (True,):
-                    cursor = await connection.execute(statements.SWEEP, {"sale": sale_id})
+                    cursor = await connection.execute(statements.SWEEP_KNOWN, parameters)
                     rows = await cursor.fetchall()
-            return _freed(self._connections.server(connection), rows)
+            return _freed(self._connections.server(connection), parameters, rows)
 
         return await self._connections.read(sweep)
 
+    async def mark(self, sale_id: int, codes: Collection[UUID]) -> None:
+        """Say in the rows of these checkouts what their items say: that they are purchased."""
+        parameters = _of_batch(sale_id, _ids_and_codes(codes))
+
+        async def mark(connection: Connection) -> None:
+            await connection.execute(statements.MARK, parameters)
+
+        await self._connections.read(mark)
+
     # ---
 
-    async def _hold(self, sale: SaleFacts, wanted: list[Hold]) -> tuple[int, list[ItemRow]]:
-        """The server, and the items of these holds that were held there now."""
-        keyed = [(hold.code, hold.key) for hold in wanted if hold.key is not None]
-        update, statement = statements.hold(sale.checkout_ttl, keyed=bool(keyed))
-        ids = [SaleItem.id_of(sale.id, hold.item_id) for hold in wanted]
-        parameters = [
-            *update.parameters((pk, h.version, h.user_id, h.code) for pk, h in zip(ids, wanted, strict=True)),
-            sale.id,
-            sale.id,
-        ]
-        if keyed:
-            parameters += [
-                sale.id,
-                [code for code, _ in keyed],
-                [key.text for _, key in keyed],
-                [key.item_id for _, key in keyed],
-            ]
+    async def _hold(self, sale: SaleFacts, wanted: list[Hold]) -> Changed:
+        """Save holds in one statement: the items of these holds that were held now."""
+        batch = random.getrandbits(63)
+        statement, parameters = _of_holds(sale, wanted, batch)
+        codes = [hold.code for hold in wanted]
         try:
             async with self._connections.lend() as connection:
-                return self._connections.server(connection), await _items(connection, statement, parameters)
+                server = self._connections.server(connection)
+                rows = await _items(connection, statement, parameters)
         except Lost as lost:
             # A batch is committed as a whole: what is missing beside others was stale, not lost.
             async with self._connections.second_try(lost) as connection:
-                codes = [hold.code for hold in wanted]
-                held = await _items(connection, statements.HELD, {"ids": ids, "codes": codes})
-                return self._connections.server(connection), held or await _items(
+                server = self._connections.server(connection)
+                done = {"sale": sale.id, **_ids_and_codes(codes)}
+                rows = await _items(connection, statements.HELD, done) or await _items(
                     connection, statement, parameters
                 )
+        return Changed(server, sale.id, batch, set(codes), rows)
 
-    async def _settled(
-        self, statement: str, parameters: dict[str, Any], *, done: str | None = None
-    ) -> tuple[int, list[tuple[Any, ...]]]:
-        """The server, and the rows that a purchase or release changed; ``done`` finds those of a lost one."""
+    async def _purchase(self, sale_id: int, codes: Collection[UUID]) -> Changed:
+        parameters = _of_batch(sale_id, _ids_and_codes(codes))
         try:
             async with self._connections.lend() as connection:
-                rows = await (await connection.execute(statement, parameters)).fetchall()
-                return self._connections.server(connection), rows
+                server = self._connections.server(connection)
+                rows = await _fetched(connection, statements.PURCHASE, parameters)
         except Lost as lost:
             async with self._connections.second_try(lost) as connection:
-                rows = await (await connection.execute(done, parameters)).fetchall() if done else []
-                rows += await (await connection.execute(statement, parameters)).fetchall()
-                return self._connections.server(connection), rows
+                server = self._connections.server(connection)
+                rows = await _fetched(connection, statements.BOUGHT, parameters)
+                rows += await _fetched(connection, statements.PURCHASE, parameters)
+        items = [ItemRow(*row[1:6]) for row in rows]
+        return Changed(server, sale_id, parameters["batch"], {row[0] for row in rows}, items)
 
-    async def _rows(self, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
-        """What a statement finds."""
+    async def _release(self, sale_id: int, codes: Collection[UUID]) -> Changed:
+        which = _ids_and_codes(codes)
+        parameters = _of_batch(sale_id, which)
+        try:
+            async with self._connections.lend() as connection:
+                server = self._connections.server(connection)
+                rows = await _fetched(connection, statements.RELEASE, parameters)
+        except Lost as lost:
+            parameters = _of_batch(sale_id, which)  # see `_swept`
+            async with self._connections.second_try(lost) as connection:
+                server = self._connections.server(connection)
+                rows = await _fetched(connection, statements.RELEASE, parameters)
+        return _freed(server, parameters, rows)
 
-        async def look(connection: Connection) -> list[tuple[Any, ...]]:
-            return await (await connection.execute(statement, parameters)).fetchall()
+    async def _swept(
+        self, statement: str, sale_id: int, which: dict[str, Any], *, bulk: bool = False
+    ) -> Changed:
+        async def sweep(connection: Connection) -> Changed:
+            # What a lost try has freed is known to nobody here, so its number must not be taken for ours.
+            parameters = _of_batch(sale_id, which)
+            cursor = await connection.execute(statement, parameters)
+            return _freed(self._connections.server(connection), parameters, await cursor.fetchall())
 
-        return await self._connections.read(look)
-
-    async def _item_rows(
-        self, statement: str, parameters: dict[str, Any], *, bulk: bool = False
-    ) -> tuple[Mark, list[ItemRow]]:
-        async def look(connection: Connection) -> tuple[Mark, list[ItemRow]]:
-            cursor = await connection.execute(statement, parameters, binary=True)
-            rows = await cursor.fetchall()
-            return Mark(*rows[0][:2]), [ItemRow(*row[2:]) for row in rows if row[2] is not None]
-
-        return await self._connections.read(look, bulk=bulk)
+        return await self._connections.read(sweep, bulk=bulk)
 
     async def _over_limit(self, sale_id: int, wanted: list[Hold]) -> set[int]:
         """The users whom these holds would take over their limit."""
@@ -275,29 +204,64 @@ class Storage:
         return {user_id for (user_id,) in rows}
 
 
-async def _clock_offset(connection: Connection) -> float:
-    """The seconds to add to `time.monotonic` for the database's time; half a round trip may be wrong."""
-    before = time.monotonic()
-    cursor = await connection.execute(statements.CLOCK)
-    after = time.monotonic()
-    (now,) = await cursor.fetchone() or (0.0,)
-    return float(now) - (before + after) / 2
-
-
 async def _items(connection: Connection, statement: str, parameters: Any) -> list[ItemRow]:
-    cursor = await connection.execute(statement, parameters)
-    return [ItemRow(*row[:5]) for row in await cursor.fetchall()]
+    return [ItemRow(*row[:5]) for row in await _fetched(connection, statement, parameters)]
 
 
-def _ids_and_codes(codes: list[UUID]) -> dict[str, Any]:
-    places = [place_of(code) for code in codes]
-    return {"ids": [SaleItem.id_of(*place) if place else None for place in places], "codes": codes}
+async def _fetched(connection: Connection, statement: str, parameters: Any) -> list[tuple[Any, ...]]:
+    return await (await connection.execute(statement, parameters)).fetchall()
 
 
-def _freed(server: int, rows: list[tuple[Any, ...]]) -> Changed:
-    """Rows of code, sale, item and version, of items that are available again."""
+async def _decided_again(save: Callable[[S, W], Awaitable[Changed]], sale: S, wanted: W) -> Changed:
+    """Save a batch, and again where it and another one waited for each other."""
+    for _ in range(limits.MAX_DEADLOCKS):
+        with contextlib.suppress(Deadlocked):
+            return await save(sale, wanted)
+    return await save(sale, wanted)
+
+
+def _of_holds(sale: SaleFacts, wanted: list[Hold], batch: int) -> tuple[str, list[Any]]:
+    """The statement that saves these holds, and its parameters."""
+    keyed = [(hold.code, hold.key) for hold in wanted if hold.key is not None]
+    update, statement = statements.hold(sale.id, sale.checkout_ttl, keyed=bool(keyed))
+    rows = [(SaleItem.id_of(sale.id, hold.item_id), hold.version, hold.user_id, hold.code) for hold in wanted]
+    parameters = [*update.parameters(rows), sale.id, sale.id, sale.id, batch]
+    if keyed:
+        parameters += [
+            sale.id,
+            [code for code, _ in keyed],
+            [key.text for _, key in keyed],
+            [key.item_id for _, key in keyed],
+        ]
+    return statement, parameters
+
+
+def _of_batch(sale_id: int, which: dict[str, Any]) -> dict[str, Any]:
+    return {"sale": sale_id, "batch": random.getrandbits(63), **which}
+
+
+def _ids(sale_id: int, item_ids: Collection[int]) -> dict[str, Any]:
+    return {"ids": [SaleItem.id_of(sale_id, item_id) for item_id in sorted(item_ids)]}
+
+
+def _ids_and_codes(codes: Collection[UUID]) -> dict[str, Any]:
+    """In the order of items, which is that of codes and of locks."""
+    ordered = sorted(codes, key=_number)
+    return {
+        "ids": [SaleItem.id_of(*place) if (place := place_of(code)) else None for code in ordered],
+        "codes": ordered,
+    }
+
+
+_number = attrgetter("int")  # that of a UUID, which compares itself at more cost
+
+
+def _freed(server: int, parameters: dict[str, Any], rows: list[tuple[Any, ...]]) -> Changed:
+    """Rows of code, item and version, of items that are available again."""
     return Changed(
         server,
+        parameters["sale"],
+        parameters["batch"],
         {row[0] for row in rows},
-        [(row[1], ItemRow(row[2], row[3], AVAILABLE, None, None)) for row in rows],
+        [ItemRow(row[1], row[2], AVAILABLE, None, None) for row in rows],
     )

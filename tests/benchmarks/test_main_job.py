@@ -52,10 +52,13 @@ async def test_one_save_of_100_checkouts(
         began = time.perf_counter()
         granted = await worker.storage.hold(inventory.sale, batch.holds.values())
         holds.append(time.perf_counter() - began)
-        assert len(granted.rows) == 100
-        inventory.learn(granted.rows)
+        assert granted.saved is not None
+        assert len(granted.saved.rows) == 100
+        inventory.learn(granted.saved.rows)
         began = time.perf_counter()
-        changed = await worker.storage.purchase([hold.code for hold in batch.holds.values()])
+        changed = await worker.storage.purchase(
+            inventory.sale.id, [hold.code for hold in batch.holds.values()]
+        )
         purchases.append(time.perf_counter() - began)
         assert len(changed.codes) == 100
     for what, seconds in (("100 checkouts saved", holds), ("100 purchases saved", purchases)):
@@ -67,12 +70,14 @@ async def test_recovery_of_a_sale(
     big_sale: Sale, open_worker: Any, report: Callable[[str, str], None]
 ) -> None:
     worker: Runtime = await open_worker()
-    batch = HoldBatch(worker.current(), worker.memory.clock.now())
+    inventory = worker.current()
+    batch = HoldBatch(inventory, worker.memory.clock.now())
     for item in range(5_000):
         batch.hold(item, item)
-    granted = await worker.storage.hold(worker.current().sale, batch.holds.values())
-    await worker.storage.purchase([hold.code for hold in batch.holds.values()])
-    assert len(granted.rows) == 5_000
+    granted = await worker.storage.hold(inventory.sale, batch.holds.values())
+    await worker.storage.purchase(inventory.sale.id, [hold.code for hold in batch.holds.values()])
+    assert granted.saved is not None
+    assert len(granted.saved.rows) == 5_000
     began = time.perf_counter()
     successor: Runtime = await open_worker()
     report("recovery of 10,000 items, 5,000 sold", f"{(time.perf_counter() - began) * 1000:.0f} ms")
@@ -96,8 +101,10 @@ async def test_a_refusal_in_memory(
     inventory = worker.current()
     batch = HoldBatch(inventory, worker.memory.clock.now())
     hold = batch.hold(1, 5)
-    inventory.learn((await worker.storage.hold(inventory.sale, [hold])).rows)
-    inventory.learn([row for _, row in (await worker.storage.purchase([hold.code])).rows])
+    granted = await worker.storage.hold(inventory.sale, [hold])
+    assert granted.saved is not None
+    inventory.learn(granted.saved.rows)
+    inventory.learn((await worker.storage.purchase(inventory.sale.id, [hold.code])).rows)
     report("a refusal decided in memory", f"{min(refusals(inventory)) * 1e6:.2f} µs")
 
 

@@ -13,7 +13,7 @@
   `answers` (what clients are told, and whether it is true);
 - the course: `world`, `asking` and `clients` (what people do), `troubles` (what happens), `ending`, `play`;
   `simulation` runs one, and `test_simulation` many;
-- `broken`: deliberate faults, each of which must be found.
+- `broken`, `broken_connections`: deliberate faults, each of which must be found.
 
 What is drawn, and in which order, makes a seed: one draw more, or in another place, and every seed is another
 simulation.

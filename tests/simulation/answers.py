@@ -26,7 +26,7 @@ class Answers:
     def __init__(
         self,
         history: History,
-        workers: Mapping[int | None, str],
+        workers: Mapping[int, str],
         *,
         fair: bool,
         kind: bool,
@@ -101,14 +101,14 @@ class Answers:
 
         Only a client who left, whose worker crashed or who was told that nobody knows may have got more.
         """
-        for code, checkout in self.database.checkouts.items():
-            call = self.tried[code]
+        for code in self.database.checkouts:
+            call, checkout = self.tried[code], self._row(code)
             self._check_hold(call, checkout)
             assert call.may_have(code) or self._is_over(call, checkout), (
                 f"{call} was told {text(call.answers[0])}: {checkout}"
             )
             if checkout.state == "purchased":
-                worker = self._workers[checkout.batch]
+                worker = self._buyer(checkout)
                 buyers = [call for call in self._of("purchase", code) if call.worker == worker]
                 told = self._bought.get(code) in buyers or any(call.unheard for call in buyers)
                 assert told, f"{checkout} was told to nobody who asked {worker}"
@@ -117,6 +117,15 @@ class Answers:
                     call.unheard or text(call.answers[0]) == "ok" for call in self._of("release", code)
                 )
                 assert told, f"{checkout} was told to nobody"
+
+    def _buyer(self, checkout: Checkout) -> str:
+        """The worker whose batch has sold the item of a checkout."""
+        (worker,) = (
+            self._workers[batch]
+            for (sale_id, _, batch), item_ids in self.database.committed.changes.items()
+            if sale_id == checkout.sale_id and checkout.item_id in item_ids and batch in self._workers
+        )
+        return worker
 
     def _is_over(self, call: Call, checkout: Checkout) -> bool:
         """Whether this hold, of which nobody was told, had come and gone before its call was answered."""
@@ -137,7 +146,7 @@ class Answers:
         A hold whose time is over is held until it is swept: somebody may just be buying it.
         """
         tables = self.database.confirmed if confirmed else self.database.committed
-        checkout = tables.checkouts.get(code) if code else None
+        checkout = tables.told(code) if code else None
         return checkout.state if checkout is not None else None
 
     def sold(self, sale_id: int) -> int:
@@ -240,8 +249,9 @@ class Answers:
             self._promises.counts(call, status.sale.id, status.sold + status.held)
 
     def _row(self, code: UUID) -> Checkout:
-        assert code in self.database.checkouts, f"{short(code)} is no row"
-        return self.database.checkouts[code]
+        checkout = self.database.committed.told(code)
+        assert checkout is not None, f"{short(code)} is no row"
+        return checkout
 
     # --- what was refused
 

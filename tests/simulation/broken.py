@@ -3,44 +3,37 @@
 Each is a patch of one condition or one step that something depends on.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 from unittest.mock import patch
+from uuid import UUID
 
 from batching import Undecided
 from batching.batch import Batch
 from sales.calls import Call
-from sales.connections import Connection, Connections, Lost
 from sales.housekeeping import Housekeeping
-from sales.inventory import HELD, Hold, HoldBatch, Inventory, ItemRow, RequestKey, SaleFacts
+from sales.inventory import HELD, Hold, HoldBatch, Inventory, ItemRow, RequestKey
 from sales.memory import Memory
 from sales.patience import Patience
 from sales.records import Changed, Receipt
 from sales.refusals import (
     ALL_HELD,
     CHECKOUT_EXPIRED,
-    DATABASE_UNAVAILABLE,
     IDEMPOTENCY_KEY_REUSED,
     ITEM_HELD,
     ITEM_SOLD,
     USER_LIMIT,
-    DatabaseUnavailable,
     Reason,
     Refusal,
 )
 from sales.runtime import Runtime
-from sales.saving import Saving, Settlement, SettlementBatch, _why
+from sales.saving import Saving, _Settled, _why
 from sales.storage import Storage
 from tests.simulation.database import Database
-from tests.simulation.rows import Item
-from tests.simulation.server import Server
-from tests.simulation.session import Session
+from tests.simulation.rows import Checkout, Item, Tables
 from tests.simulation.transaction import Transaction
-from tests.simulation.weather import BAD, ONE_LOSS, SLOW_END, Weather
 
-R = TypeVar("R")
 Fault = Callable[[], AbstractContextManager[object]]
 
 
@@ -67,6 +60,25 @@ async def _take_any(transaction: Transaction, sale_id: int, user_id: int, count:
 
 def _held(transaction: Transaction, item: Item) -> bool:
     return item.state == "held"
+
+
+def _taken(transaction: Transaction, item: Item) -> bool:
+    return item.state != "available"
+
+
+def _told_by_itself(transaction: Transaction, seen: Tables, code: UUID) -> Checkout | None:
+    return seen.checkouts.get(code)
+
+
+_note = Transaction.note
+
+
+def _note_holds(transaction: Transaction, sale_id: int, batch: int, items: Collection[Item]) -> None:
+    _note(transaction, sale_id, batch, [item for item in items if item.state == "held"])
+
+
+def _newer(transaction: Transaction, xid: int, since: int) -> bool:
+    return xid > since
 
 
 def _newest(database: Database) -> int:
@@ -166,39 +178,12 @@ def _settled_twice(call: Any, future: Any) -> None:
 _settle_batch = Saving._settle
 
 
-async def _nobody_left_out(
-    saving: Saving, call: str, batch: SettlementBatch, saved: Awaitable[Changed]
-) -> list[Settlement]:
-    await _settle_batch(saving, call, batch, saved)
-    return []
+async def _nobody_left_out(saving: Saving, *arguments: Any) -> _Settled:
+    return _Settled([], (await _settle_batch(saving, *arguments)).failed)
 
 
-async def _ask_only(
-    storage: Storage, statement: str, parameters: dict[str, Any], *, done: str | None = None
-) -> tuple[int, list[tuple[Any, ...]]]:
-    try:
-        async with storage._connections.lend() as connection:
-            rows = await (await connection.execute(statement, parameters)).fetchall()
-            return storage._connections.server(connection), rows
-    except Lost as lost:
-        async with storage._connections.second_try(lost) as connection:
-            rows = await (await connection.execute(done, parameters)).fetchall() if done else []
-            server = storage._connections.server(connection)
-    if not rows:
-        raise DatabaseUnavailable
-    return server, rows
-
-
-async def _nothing_held(transaction: Transaction, ids: object, codes: object) -> list[Item]:
-    return []
-
-
-_end_session = Server.end_session
-
-
-def _told_only(server: Server, pid: int, began_at: datetime) -> bool:
-    _end_session(server, pid, began_at)
-    return False
+async def _decided_once(save: Callable[..., Awaitable[Changed]], *arguments: Any) -> Changed:
+    return await save(*arguments)
 
 
 def _give_up(patience: Patience) -> None:
@@ -206,33 +191,27 @@ def _give_up(patience: Patience) -> None:
     patience._give_up()
 
 
-async def _once(
-    connections: Connections, look: Callable[[Connection], Awaitable[R]], *, bulk: bool = False
-) -> R:
-    async with connections.lend(bulk=bulk) as connection:
-        return await look(connection)
+def _know_only(memory: Memory, changed: Changed) -> None:
+    if changed.rows:
+        memory._own.setdefault(changed.sale_id, []).append(changed.batch)
 
 
-def _hear_nothing(session: object, notice: object) -> None:
-    pass
+_learn_batch = Memory.learn
 
 
-def _learn_from_any(memory: Memory, changed: Changed) -> None:
-    for sale_id, row in changed.rows:
-        if (inventory := memory.inventories.get(sale_id)) is not None:
-            inventory.learn([row])
+def _mark_what_was_learnt(memory: Memory, changed: Changed) -> None:
+    _learn_batch(memory, changed)
+    memory.unmarked.setdefault(changed.sale_id, []).extend(changed.codes)
 
 
-_load = Memory._load
-
-
-async def _load_besides(memory: Memory, sale: SaleFacts) -> None:
-    known = memory.inventories.get(sale.id)
-    await _load(memory, sale)
-    if known is not None:
-        mark, rows = await memory._storage.load(sale.id)
-        known.learn(rows)
-        memory.inventories[sale.id], memory._marks[sale.id] = known, mark
+@contextmanager
+def _mark_all() -> Iterator[None]:
+    """Workers want to have marked whatever they learn of, which alone would do no harm."""
+    with (
+        patch.object(Memory, "learn", _mark_what_was_learnt),
+        patch.object(Transaction, "is_bought", _true),
+    ):
+        yield
 
 
 @contextmanager
@@ -245,14 +224,24 @@ FAULTS: dict[str, Fault] = {
     "the database overwrites what was changed": lambda: patch.multiple(
         Transaction, is_as_seen=_true, may_be_held=_true
     ),
-    "the database sells what is not held any more": lambda: patch.object(Transaction, "is_still_held", _true),
-    "the database sells by any code": lambda: patch.multiple(Transaction, has_code=_true, has_checkout=_true),
+    "the database sells what is over": lambda: patch.object(Transaction, "may_be_sold", _held),
+    "the database sells by any code": lambda: patch.object(Transaction, "has_code", _true),
     "the database frees what is still held": lambda: patch.object(Transaction, "is_over", _held),
+    "the database frees what is sold": lambda: patch.object(Transaction, "may_be_released", _taken),
+    "the database marks what is not sold": _mark_all,
+    "the database does not note what is changed": lambda: patch.object(Transaction, "note", _note_holds),
+    "receipts tell what only checkouts say": lambda: patch.object(Transaction, "told", _told_by_itself),
     "the database knows no limit": lambda: patch.object(Transaction, "take", _take_any),
     "the database gives no allowance back": lambda: patch.object(Transaction, "give_back", _nothing),
     "the database lets a key be used twice": lambda: patch.object(Transaction, "use_key", _nothing),
     "keys are not looked for": lambda: patch("sales.services._granted_before", _nothing_granted),
     "the watermark passes those who are still at work": lambda: patch.object(Database, "oldest", _newest),
+    "the first of those who were still at work is not read": lambda: patch.object(
+        Transaction, "is_new", _newer
+    ),
+    "what this worker did is known and not learnt": lambda: patch.object(Memory, "learn", _know_only),
+    "who deadlocks is refused": lambda: patch("sales.storage._decided_again", _decided_once),
+    "nobody marks": lambda: patch.object(Storage, "mark", _nothing),
     "memory forgets a row": lambda: patch.object(Inventory, "learn", _learn_all_but_one),
     "memory believes older rows": lambda: patch.object(Inventory, "learn", _learn_older),
     "memory ends holds too early": lambda: patch("sales.inventory.EXPIRY_MARGIN", -2.0),
@@ -278,32 +267,3 @@ FAULTS: dict[str, Fault] = {
     "what a batch hopes for uses a key": lambda: _refuse_for_hopes(IDEMPOTENCY_KEY_REUSED),
 }
 """What is wrong, and how to make it so."""
-
-FAULTS_AFTER_LOSSES: dict[str, tuple[list[Weather], Fault]] = {
-    "what was lost counts as not done": (BAD, lambda: patch("sales.connections._is_lost", _false)),
-    "what was lost is not looked for": (BAD, lambda: patch.object(Transaction, "by_code", _nothing_held)),
-    "what was lost is looked for before it has ended": (
-        [SLOW_END],
-        lambda: patch.object(Server, "end_session", _told_only),
-    ),
-    "what was lost is not done again": ([ONE_LOSS], lambda: patch.object(Storage, "_settled", _ask_only)),
-    "what was only read is not read again": ([ONE_LOSS], lambda: patch.object(Connections, "read", _once)),
-    "what others bought counts as bought": (BAD, lambda: patch.object(Transaction, "is_of_batch", _true)),
-    "what is lost twice counts as not done": (
-        BAD,
-        lambda: patch("sales.connections.OutcomeUnknown", DatabaseUnavailable),
-    ),
-    "what is cut off counts as not done": (
-        BAD,
-        lambda: patch("sales.refusals.OUTCOME_UNKNOWN", DATABASE_UNAVAILABLE),
-    ),
-}
-"""The same for what is done where a connection was lost, and the weathers in which it is met."""
-
-FAULTS_AFTER_FAILOVERS: dict[str, Fault] = {
-    "what one server has is told": lambda: patch.object(Session, "confirms", _false),
-    "nobody hears that a commit did not wait": lambda: patch("sales.connections._take_notice", _hear_nothing),
-    "what another server has is learnt": lambda: patch.object(Memory, "learn", _learn_from_any),
-    "what another server had is remembered": lambda: patch.object(Memory, "_load", _load_besides),
-}
-"""The same where there is a standby, and may be a failover."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from typing import NamedTuple
+from uuid import UUID
 
 from sales.inventory import AVAILABLE, EXPIRED, HELD, SOLD, Inventory
 from sales.models import SaleItem
@@ -25,6 +26,7 @@ class History:
         self.database = database
         self._versions = {id_: [Committed(item, database.clock())] for id_, item in database.items.items()}
         self._before: dict[int, dict[int, list[Committed]]] = {}
+        self._ends: dict[UUID, str] = {}  # the states of checkouts in their own rows, where that is no hold
 
     @property
     def servers(self) -> list[int]:
@@ -43,6 +45,7 @@ class History:
         self._before[former] = {id_: list(versions) for id_, versions in self._versions.items()}
         for id_, versions in self._versions.items():
             del versions[self.database.items[id_].version + 1 :]
+        self._ends = {code: row.state for code, row in self.database.checkouts.items() if row.state != "held"}
         certify(self.database)
 
     def take_in(self, changed: Tables) -> None:
@@ -57,11 +60,23 @@ class History:
                 ("held", "available"),
             }, f"{before} became {item}"
             versions.append(Committed(item, self.database.clock()))
+        noted = {
+            SaleItem.id_of(sale_id, item_id)
+            for (sale_id, _, _), item_ids in changed.changes.items()
+            for item_id in item_ids
+        }
+        assert noted == changed.items.keys(), f"changed were {list(changed.items)}, noted are {noted}"
+        for code, checkout in changed.checkouts.items():
+            before_it = self._ends.get(code)
+            assert before_it in (None, checkout.state), f"{checkout} was {before_it}"
+            if checkout.state != "held":
+                self._ends[code] = checkout.state
         certify(self.database)
 
 
 def certify(database: Database) -> None:
-    """The invariants, as `sales.certificate` has them."""
+    """The invariants, as `sales.statements.certificate` has them: of checkouts as their items tell them."""
+    checkouts = {code: told for code in database.checkouts if (told := database.committed.told(code))}
     for sale in database.sales.values():
         ids = [SaleItem.id_of(sale.id, item_id) for item_id in range(sale.items)]
         assert all(id_ in database.items for id_ in ids), f"items of {sale} are missing"
@@ -77,7 +92,7 @@ def certify(database: Database) -> None:
         assert count <= limit, f"user {user_id} has {count} of {limit}"
 
     for item in database.items.values():
-        checkout = database.checkouts.get(item.code) if item.code else None
+        checkout = checkouts.get(item.code) if item.code else None
         if item.state == "available":
             assert (item.code, item.user_id, item.held_until) == (None, None, None), f"{item} is free"
             continue
@@ -85,13 +100,14 @@ def certify(database: Database) -> None:
         assert item[:2] == checkout[1:3], f"{item} and {checkout} are not of the same item"
         assert item.user_id == checkout.user_id, f"{item} and {checkout} are not of the same user"
         assert item.held_until == checkout.expires_at, f"{item} and {checkout} end at different times"
-        assert item.purchased_at == checkout.purchased_at, f"{item} and {checkout} differ in the purchase"
+        bought_at = item.purchased_at and max(item.purchased_at, checkout.created_at)
+        assert bought_at == checkout.purchased_at, f"{item} and {checkout} differ in the purchase"
         assert (item.state, checkout.state) in {("held", "held"), ("sold", "purchased")}, (
             f"{item} does not fit {checkout}"
         )
 
     purchased: Counter[tuple[int, int]] = Counter()
-    for checkout in database.checkouts.values():
+    for checkout in checkouts.values():
         item = database.items[SaleItem.id_of(checkout.sale_id, checkout.item_id)]
         if checkout.state in ("held", "purchased"):
             assert item.code == checkout.code, f"{checkout} has not got {item}"
@@ -147,3 +163,9 @@ def check_exact(inventory: Inventory, database: Database) -> None:
         known = STATES[inventory._states[item_id]]
         assert item.state != "held", f"{item} was not swept"
         assert (version, known) == (item.version, item.state), f"{item}: known is {known} {version}"
+
+
+def check_marked(database: Database) -> None:
+    """Every checkout says itself what its item says."""
+    for code, checkout in database.checkouts.items():
+        assert checkout == database.committed.told(code), f"{checkout} was not marked"

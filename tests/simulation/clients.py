@@ -6,7 +6,9 @@ from uuid import UUID
 
 from sales.codes import new_code
 from tests.simulation.asking import Asking
+from tests.simulation.database import Deadlock
 from tests.simulation.transaction import Transaction
+from tests.simulation.weather import ONE_LOSS
 from tests.simulation.world import World
 
 
@@ -30,7 +32,10 @@ class Clients:
             self.leave: 5,
             self.sweep: 1,
             self.pause: 1,
+            self.buy_all: 2,
         }
+        if world.scenario.weather != ONE_LOSS:  # what deadlocks when it is done again is in doubt
+            self.actions[self.lock] = 3
         """What they do, and how often."""
 
     def checkout(self) -> None:
@@ -97,7 +102,7 @@ class Clients:
             for sale_id in list(self._world.database.sales):
                 transaction = Transaction(self._world.database)
                 try:
-                    await transaction.sweep(sale_id)
+                    await transaction.sweep(sale_id, batch=0)
                     await self._world.server.pace()
                 except asyncio.CancelledError:
                     transaction.rollback()
@@ -105,6 +110,34 @@ class Clients:
                 transaction.commit()
 
         self._world.server.work_for_operator(sweep())
+
+    def buy_all(self) -> None:
+        """All that is held is bought at once."""
+        held = [item.code for item in self._world.database.items.values() if item.state == "held"]
+        if worker := self._world.some_worker():
+            for code in held:
+                assert code is not None
+                self._asking.purchase(worker, code)
+
+    def lock(self) -> None:
+        """An operator locks what is held, the last first, and changes nothing; and all of it is bought."""
+        database = self._world.database
+        wanted = [id_ for id_, item in sorted(database.items.items()) if item.state == "held"][-3:]
+
+        async def lock() -> None:
+            transaction = Transaction(database)
+            try:
+                for id_ in reversed(wanted):
+                    await transaction.lock_item(id_)
+                    await asyncio.sleep(self._random.uniform(0, 0.02))
+            except Deadlock:
+                self._world.say("an operator is refused for a deadlock")
+            finally:
+                transaction.rollback()
+
+        if len(wanted) > 1:
+            self._world.server.work_for_operator(lock())
+            self.buy_all()
 
     def pause(self) -> None:
         """An operator pauses the sales, or resumes them."""

@@ -23,11 +23,11 @@ class Comparison:
         self._random = Random(seed)
         self._sides: list[Real | Model] = [real, model]
         self._model = model.database
-        self._sales = [_facts(sale) for sale in sales]
+        self._sales = [facts(sale) for sale in sales]
         self._codes: list[UUID] = [new_code(self._sales[0].id, 0), UUID(int=0)]
         self._marks: list[tuple[int, list[Mark]]] = []
         self.batch = 0
-        """The number of the next batch of purchases."""
+        """The number of the next batch."""
 
     def step(self) -> None:
         """Do something to both, and compare what comes of it and all rows."""
@@ -74,39 +74,51 @@ class Comparison:
             return _both(lambda storage: storage.hold(sale, holds))
         codes = self._some_codes()
         if number < 0.7:
-            return _both(lambda storage: storage.purchase(codes))
-        if number < 0.8:
-            return _both(lambda storage: storage.release(codes))
-        if number < 0.85:
-            return _both(lambda storage: storage.expire(codes))
-        if number < 0.92:
-            which = self._random.choice([sale.id, 99])
-            return _both(lambda storage: storage.sweep(which))
-        return _both(lambda storage: storage.try_sweep(sale.id))
+            return _both(lambda storage: storage.purchase(sale.id, codes))
+        if number < 0.75:
+            return _both(lambda storage: storage.mark(sale.id, codes))
+        if number < 0.83:
+            return _both(lambda storage: storage.release(sale.id, codes))
+        if number < 0.87:
+            return _both(lambda storage: storage.expire(sale.id, codes))
+        if number < 0.9:
+            return _both(lambda storage: storage.sweep_all())
+        which, item_ids = self._random.choice([sale.id, sale.id, 99]), self._some_items(sale)
+        if number < 0.95:
+            return _both(lambda storage: storage.sweep(which, item_ids))
+        return _both(lambda storage: storage.try_sweep(which, item_ids))
 
     def _read(self) -> tuple[Call, Call]:
         number = self._random.random()
         sale_id = self._random.choice(self._sales).id
         if number < 0.2:
             codes = self._some_codes()
-            parameters = _ids_and_codes(codes) | {"batch": self._some_batch(codes)}
+            parameters = {"sale": sale_id, "batch": self._random.randint(1, 9), **_ids_and_codes(codes)}
             look = self._random.choice([statements.HELD, statements.BOUGHT])
             return _both(lambda storage: _rows(storage, look, parameters))
         if number < 0.4:
-            return self._marked(sale_id, [lambda storage: storage.load(sale_id)] * 2)
+            first = self._random.choice([0, 0, 2])
+            return self._marked(sale_id, [lambda storage: storage.load(sale_id, first)] * 2)
         if number < 0.7 and self._marks:
-            sale_id, (real, model) = self._random.choice(self._marks[-5:])
+            sale_id, marks = self._random.choice(self._marks[-5:])
+            sale = next(sale for sale in self._sales if sale.id == sale_id)
+            known = self._random.sample(range(1, 10), self._random.randint(0, 5))
+            item_ids = self._random.choice([[], [], self._some_items(sale)])
             return self._marked(
                 sale_id,
                 [
-                    lambda storage: storage.changes(sale_id, real),
-                    lambda storage: storage.changes(sale_id, model),
+                    lambda storage, mark=mark: storage.changes(  # type: ignore[misc]
+                        sale_id, mark, known=known, item_ids=item_ids
+                    )
+                    for mark in marks
                 ],
             )
-        if number < 0.75:
+        if number < 0.76:
             codes = self._some_codes()
             return _both(lambda storage: storage.receipts(codes))
-        if number < 0.8:
+        if number < 0.78:
+            return _both(lambda storage: storage.known_sales({sale_id, 99}))
+        if number < 0.82:
             keys = [(self._random.randint(1, 3), text) for text in ("a", "b")]
             return _both(lambda storage: storage.key_uses(sale_id, keys))
         if number < 0.9:
@@ -133,20 +145,24 @@ class Comparison:
         """A write, for a transaction that stays open."""
         sale = self._random.choice(self._sales)
         codes = self._some_codes()
-        parameters = _ids_and_codes(codes)
+        of_batch = {"sale": sale.id, "batch": self._random.randint(1, 9)}
+        parameters = of_batch | _ids_and_codes(codes)
         number = self._random.random()
         if number < 0.5:
             holds = self._holds(sale)
             rows = [(SaleItem.id_of(sale.id, h.item_id), h.version, h.user_id, h.code) for h in holds]
             keyed = [(h.code, *h.key) for h in holds if h.key]
-            update, statement = statements.hold(sale.checkout_ttl, keyed=bool(keyed))
+            update, statement = statements.hold(sale.id, sale.checkout_ttl, keyed=bool(keyed))
             keys = [sale.id, *map(list, zip(*keyed, strict=True))] if keyed else []
-            return statement, [*update.parameters(sorted(rows)), sale.id, sale.id, *keys]
+            ids = [sale.id, sale.id, sale.id, of_batch["batch"]]
+            return statement, [*update.parameters(sorted(rows)), *ids, *keys]
         if number < 0.7:
-            return statements.PURCHASE, parameters | {"batch": self._random.randint(1, 9)}
-        if number < 0.85:
+            return statements.PURCHASE, parameters
+        if number < 0.75:
+            return statements.MARK, parameters
+        if number < 0.88:
             return statements.RELEASE, parameters
-        return statements.SWEEP, {"sale": sale.id}
+        return statements.SWEEP, of_batch
 
     def _holds(self, sale: SaleFacts) -> list[Hold]:
         """Some holds, of items at their version or at another one."""
@@ -169,11 +185,9 @@ class Comparison:
         codes = self._random.choice([held, self._codes[-10:]]) or self._codes
         return self._random.sample(codes, min(self._random.randint(1, 2), len(codes)))
 
-    def _some_batch(self, codes: list[UUID]) -> int:
-        """One that bought one of these, or any."""
-        checkouts = self._model.checkouts
-        batches = [checkouts[code].batch for code in codes if code in checkouts]
-        return self._random.choice([batch for batch in batches if batch] or [1])
+    def _some_items(self, sale: SaleFacts) -> list[int]:
+        """Of a sale, in any order."""
+        return self._random.sample(range(sale.items), self._random.randint(1, sale.items))
 
     def _move(self) -> None:
         """A hold is over, or the clock was set back since it began."""
@@ -184,7 +198,8 @@ class Comparison:
                 side.move(code, seconds)
 
 
-def _facts(sale: SaleModel) -> SaleFacts:
+def facts(sale: SaleModel) -> SaleFacts:
+    """What workers know of a sale."""
     return SaleFacts(
         id=sale.pk,
         starts_at=sale.starts_at.timestamp(),
@@ -197,7 +212,7 @@ def _facts(sale: SaleModel) -> SaleFacts:
 
 
 def _ids_and_codes(codes: list[UUID]) -> dict[str, Any]:
-    places = {code: place for code in codes if (place := place_of(code))}
+    places = {code: place for code in sorted(codes) if (place := place_of(code))}
     return {"ids": [SaleItem.id_of(*place) for place in places.values()], "codes": list(places)}
 
 
@@ -215,15 +230,15 @@ def _both(call: Call) -> tuple[Call, Call]:
 def _comparable(result: Any) -> Any:
     """A result without times and without an order that nobody has promised."""
     match result:
-        case Granted(_, rows, stale, repeated):
+        case Granted(saved, stale, repeated):
             codes = {hold.code for hold in stale}
-            return _comparable(rows), codes, {hold.code: keyed for hold, keyed in repeated.items()}
-        case Changed(_, codes, rows):
-            return codes, _comparable(rows)
+            return _comparable(saved), codes, {hold.code: keyed for hold, keyed in repeated.items()}
+        case Changed(_, sale_id, batch, codes, rows):
+            return sale_id, batch, codes, _comparable(rows)
         case ItemRow():
             return (*result[:4], result.held_until is None)
         case Receipt():
-            return (*result[:4], result.purchased_at is None, result.state)
+            return (*result[:4], result.purchased_at is None, result.state, result.is_over)
         case list():
             return sorted(map(_comparable, result), key=repr)
         case dict():

@@ -11,8 +11,15 @@ from sales.models import SaleItem
 from tests.simulation.replication import Record, Standby
 from tests.simulation.rows import Checkout, Item, Sale, Tables
 
+DEADLOCK_TIMEOUT = 0.1
+"""Seconds for which a transaction waits for another before it looks whether they wait for each other."""
+
 Clock = Callable[[], float]
 Pace = Callable[[], Awaitable[None]]
+
+
+class Deadlock(Exception):
+    """Transactions wait for each other in a circle; this one is given up for the others."""
 
 
 class Database:
@@ -80,7 +87,7 @@ class Database:
             if not record.is_seen:  # nobody on the primary saw it yet
                 self.see(record)
         self.committed = self.standby.tables.copy()
-        self._xid = max(item.xmin for item in self.items.values())  # ids are given again
+        self._xid = max((xid for _, xid, _ in self.committed.changes), default=1000)  # given again
         self.standby = Standby(self.committed.copy(), self.standby.pass_on)
         self.renew()
 
@@ -93,7 +100,7 @@ class Database:
         """What a transaction has written is there for all."""
         record.is_seen = True
         self.committed.update(record.written)
-        if record.written.items:
+        if record.written.items or record.written.checkouts:
             self.on_commit(record.written)
 
     def next_xid(self) -> int:
@@ -122,8 +129,12 @@ class OpenTransaction:
         self._waiters: list[asyncio.Future[None]] = []
         self._ended = False
         self._record: Record | None = None
-        self.is_blocked = False
+        self.waits_for: OpenTransaction | None = None
+
+    @property
+    def is_blocked(self) -> bool:
         """Whether it waits for another one."""
+        return self.waits_for is not None
 
     def write_down(self) -> Record:
         """Put what was written into the log: it is committed, whoever sees it."""
@@ -160,24 +171,25 @@ class OpenTransaction:
         return self.written.allowances.get(key, self.database.allowances.get(key, 0))
 
     def _write(self, item: Item) -> Item:
-        assert self.xid is not None
-        item = item._replace(version=item.version + 1, xmin=self.xid)
+        item = item._replace(version=item.version + 1)
         self.written.items[SaleItem.id_of(item.sale_id, item.item_id)] = item
         return item
 
     async def _lock(self, key: Hashable, *, skip: bool = False) -> bool:
-        """Lock a row, once its present owner has ended; with ``skip``, return whether that was possible."""
+        """Lock a row, once its present owner has ended; with ``skip``, return whether that was possible.
+
+        Raises `Deadlock`.
+        """
         locks = self.database.locks
-        if not skip:
-            await self.database.pace()
+        await self.database.pace()
         while (owner := locks.get(key)) is not None and owner is not self:
             if skip:
                 return False
-            self.is_blocked = True
+            self.waits_for = owner
             try:
-                await owner.wait()
+                await self._wait_for(owner)
             finally:
-                self.is_blocked = False
+                self.waits_for = None
         assert not self._ended, f"a transaction that has ended wants to lock {key}"
         if owner is None:
             locks[key] = self
@@ -186,11 +198,20 @@ class OpenTransaction:
             self.xid = self.database.next_xid()
         return True
 
-    async def wait(self) -> None:
-        """Wait until this transaction has ended."""
+    async def _wait_for(self, owner: "OpenTransaction") -> None:
+        """Wait until the owner of a row has ended. Looks once, as PostgreSQL does, whether it ever will."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        await waiter
+        owner._waiters.append(waiter)
+        await asyncio.wait([waiter], timeout=DEADLOCK_TIMEOUT)
+        if not waiter.done():
+            found: list[OpenTransaction] = []
+            other = self.waits_for
+            while other is not None and other not in found:  # it may be a circle of others
+                found.append(other)
+                other = other.waits_for
+            if self in found:
+                raise Deadlock
+            await waiter
 
     def _end(self) -> None:
         self._ended = True

@@ -8,7 +8,7 @@ from uuid import UUID
 from sales.models import SaleItem
 from tests.simulation.asking import Asking
 from tests.simulation.calls import Call, short, text
-from tests.simulation.checks import certify, check_fresh
+from tests.simulation.checks import certify, check_fresh, check_marked
 from tests.simulation.clients import Clients
 from tests.simulation.refusals import STALE_AFTER
 from tests.simulation.troubles import Troubles
@@ -56,6 +56,8 @@ class Ending:
                 check_fresh(inventory, self._world.history, self._world.now() - STALE_AFTER)
         await asyncio.sleep(self._scenario.checkout_ttl + STALE_AFTER)
         self._world.check_exact()
+        if self._scenario.fair:
+            check_marked(self._world.database)
 
     async def ask_what_is_known(self) -> None:
         """Now that nothing changes, every worker must give the answer that the rows give."""

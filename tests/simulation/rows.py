@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
+from sales.models import SaleItem
+
 STATES = {"available": 0, "held": 1, "sold": 2}
 """What `sales.statements.parts.ITEM` makes of a state."""
 
@@ -35,7 +37,7 @@ class Counts(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A row of ``sales_saleitem``, with the transaction that wrote it."""
+    """A row of ``sales_saleitem``."""
 
     sale_id: int
     item_id: int
@@ -45,7 +47,6 @@ class Item(NamedTuple):
     code: UUID | None = None
     held_until: float | None = None
     purchased_at: float | None = None
-    xmin: int = 0
 
     @property
     def columns(self) -> tuple[int, int, int, int | None, float | None]:
@@ -54,7 +55,7 @@ class Item(NamedTuple):
 
 
 class Checkout(NamedTuple):
-    """A row of ``sales_checkout``."""
+    """A row of ``sales_checkout``; see `Tables.told` for what became of it."""
 
     code: UUID
     sale_id: int
@@ -64,8 +65,6 @@ class Checkout(NamedTuple):
     expires_at: float
     purchased_at: float | None
     state: str
-    batch: int | None = None
-    """The batch that bought it."""
 
 
 class Key(NamedTuple):
@@ -94,11 +93,24 @@ class Tables:
     allowances: dict[tuple[int, int], int]
     keys: dict[tuple[int, int, str], tuple[int | None, UUID]]
     """By sale, user and text: the item that was asked for, and the code that was granted."""
+    changes: dict[tuple[int, int, int], tuple[int, ...]]
+    """By sale, transaction and batch: the items that it has changed."""
 
     @classmethod
     def empty(cls) -> "Tables":
         """No rows."""
-        return cls({}, {}, {}, {})
+        return cls({}, {}, {}, {}, {})
+
+    def told(self, code: UUID) -> Checkout | None:
+        """A checkout in the state that its item tells: purchased, where the item is sold by it."""
+        checkout = self.checkouts.get(code)
+        if checkout is None or checkout.state != "held":
+            return checkout
+        item = self.items[SaleItem.id_of(checkout.sale_id, checkout.item_id)]
+        if (item.state, item.code) != ("sold", code):
+            return checkout
+        assert item.purchased_at is not None
+        return checkout._replace(state="purchased", purchased_at=max(item.purchased_at, checkout.created_at))
 
     def update(self, other: "Tables") -> None:
         """Take over the rows of the other."""
@@ -106,7 +118,14 @@ class Tables:
         self.checkouts.update(other.checkouts)
         self.allowances.update(other.allowances)
         self.keys.update(other.keys)
+        self.changes.update(other.changes)
 
     def copy(self) -> "Tables":
         """A snapshot: rows never change."""
-        return Tables(self.items.copy(), self.checkouts.copy(), self.allowances.copy(), self.keys.copy())
+        return Tables(
+            self.items.copy(),
+            self.checkouts.copy(),
+            self.allowances.copy(),
+            self.keys.copy(),
+            self.changes.copy(),
+        )

@@ -42,6 +42,7 @@ class Scenario:
     max_batch: int
     max_pending: int
     save_timeout: float
+    load_chunk: int
 
     @classmethod
     def draw(cls, random: Random) -> Self:
@@ -78,6 +79,7 @@ class Scenario:
             max_batch=random.choice([1, 2, 3, 1000]),
             max_pending=random.choice([2, 10_000, 10_000]),
             save_timeout=15.0 if kind else random.choice([15.0, 15.0, 0.5]),
+            load_chunk=random.choice([2, 3, 20_000]),
         )
 
     @property

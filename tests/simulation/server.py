@@ -60,7 +60,7 @@ class Server:
         self.late_until = 0.0
         self.sessions: list[Served] = []
         self._operators: set[asyncio.Task[None]] = set()
-        self.batches: dict[int | None, str] = {}
+        self.batches: dict[int, str] = {}
         """From which process each batch of purchases came."""
         self._begun = 0
         self._quiet_until = 0.0

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import psycopg
 
 from sales import statements
+from tests.simulation.database import Deadlock
 from tests.simulation.loop import PROCESS
 from tests.simulation.replication import Record
 from tests.simulation.server import Server
@@ -162,10 +163,11 @@ class Session:
 
     async def _commit(self, transaction: Transaction, *, message: bool = False) -> None:
         """Commit it. If all goes well, nobody sees that before the standby has it, where there is one."""
-        if message or transaction.written.items:
+        has_written = bool(transaction.written.items or transaction.written.checkouts)
+        if message or has_written:
             await self.server.write_to_disk()
         standby = self.server.database.standby
-        if standby is not None and (message or transaction.written.items):
+        if standby is not None and (message or has_written):
             self._record = transaction.write_down()
             try:
                 if self._ending or not await standby.wait(self._record):
@@ -212,6 +214,8 @@ class Session:
             reply.set_exception(OverLimitViolation("allowance_within_limit"))
         elif isinstance(error, KeyUsed):
             reply.set_exception(KeyViolation("sales_idempotencykey_pkey"))
+        elif isinstance(error, Deadlock):
+            reply.set_exception(psycopg.errors.DeadlockDetected("deadlock detected"))
         else:
             if not isinstance(error, psycopg.Error):
                 self.server.loop.trouble.append(f"the model failed with {error!r}")

@@ -8,12 +8,13 @@ from uuid import UUID
 
 import psycopg
 
+from sales import statements
 from sales.connections import connection_info
 from sales.models import Sale as SaleModel
 from sales.refusals import DatabaseUnavailable
 from sales.storage import Storage
 from tests.simulation.connection import Pool
-from tests.simulation.database import Database
+from tests.simulation.database import DEADLOCK_TIMEOUT, Database
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.rows import Sale
 from tests.simulation.server import Server
@@ -27,19 +28,25 @@ Statement = tuple[str, Any]
 MOVE = """
     WITH item AS (
         UPDATE sales_saleitem SET held_until = held_until + make_interval(secs => %s), version = version + 1
-        WHERE code = %s AND state = 'held' RETURNING code)
+        WHERE code = %s AND state = 'held' RETURNING sale_id, item_id, code
+    ), noted AS (
+        INSERT INTO sales_change (sale_id, xid, batch, item_ids)
+        SELECT sale_id, pg_current_xact_id()::text::bigint, 0, ARRAY[item_id] FROM item
+    )
     UPDATE sales_checkout AS checkout SET created_at = created_at + make_interval(secs => %s),
                                           expires_at = expires_at + make_interval(secs => %s)
-    FROM item WHERE checkout.code = item.code
+    FROM item WHERE checkout.sale_id = item.sale_id AND checkout.code = item.code
 """
 
+LOCK = "SELECT FROM sales_saleitem WHERE id = %s FOR UPDATE"
 
 TABLES: list[LiteralString] = [
     "SELECT id, version, state, user_id, code, purchased_at IS NULL FROM sales_saleitem ORDER BY id",
-    """SELECT code, sale_id, item_id, user_id, state, batch, purchased_at = created_at
+    """SELECT code, sale_id, item_id, user_id, state, purchased_at = created_at
        FROM sales_checkout ORDER BY code""",
     "SELECT sale_id, user_id, taken FROM sales_allowance WHERE taken > 0 ORDER BY sale_id, user_id",
     "SELECT sale_id, user_id, key, item_id, code FROM sales_idempotencykey ORDER BY sale_id, user_id, key",
+    "SELECT sale_id, batch, item_ids FROM sales_change ORDER BY xid, sale_id, batch",
 ]
 
 
@@ -51,6 +58,8 @@ class Real:
         self._storage = Storage(connection_info())
         self._runner.run(self._storage.__aenter__())
         self._other = psycopg.connect(connection_info(), autocommit=False)
+        self._other.execute(statements.SETTINGS)
+        self._other.commit()
         self._watcher = psycopg.connect(connection_info(), autocommit=True)
 
     def close(self) -> None:
@@ -78,11 +87,35 @@ class Real:
 
         async def run() -> Any:
             task = asyncio.ensure_future(_outcome(call(self._storage)))
-            await eventually(lambda: task.done() or self._somebody_waits())
+            await eventually(lambda: task.done() or bool(self._count_waiting()))
             getattr(self._other, end)()
             return await task
 
         return self._runner.run(run())
+
+    def run_crossed(self, call: Call, ids: list[int]) -> Any:
+        """Run a call that locks three items, beside a transaction that has the last and waits for the first.
+
+        The call waits for the second until that is so. It is the one that then finds out that they wait for
+        each other: otherwise this would never end.
+        """
+        first, second, last = ids
+
+        async def run(third: psycopg.Connection[Any]) -> Any:
+            self._other.execute("SET LOCAL deadlock_timeout TO '1h'")
+            self._other.execute(LOCK, [last])
+            third.execute(LOCK, [second])
+            task = asyncio.ensure_future(_outcome(call(self._storage)))
+            await eventually(lambda: self._count_waiting() == 1)
+            crossing = asyncio.ensure_future(asyncio.to_thread(self._other.execute, LOCK, [first]))
+            await eventually(lambda: self._count_waiting() == 2)
+            third.rollback()
+            await crossing
+            self._other.rollback()
+            return await task
+
+        with psycopg.connect(connection_info()) as third:
+            return self._runner.run(run(third))
 
     def move(self, code: UUID, seconds: float) -> None:
         """Make a hold so much younger than it is."""
@@ -96,11 +129,11 @@ class Real:
         """All rows."""
         return tuple(self._watcher.execute(query).fetchall() for query in TABLES)
 
-    def _somebody_waits(self) -> bool:
-        return bool(
+    def _count_waiting(self) -> int:
+        return len(
             self._watcher.execute(
-                """SELECT FROM pg_stat_activity WHERE datname = current_database()
-                   AND application_name = 'flashsale worker' AND cardinality(pg_blocking_pids(pid)) > 0"""
+                """SELECT FROM pg_stat_activity
+                   WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"""
             ).fetchall()
         )
 
@@ -163,6 +196,25 @@ class Model:
 
         return self._loop.run(run())
 
+    def run_crossed(self, call: Call, ids: list[int]) -> Any:
+        """As `Real.run_crossed`."""
+        first, second, last = ids
+
+        async def run() -> Any:
+            other, third = Transaction(self.database), Transaction(self.database)
+            await other.lock_item(last)
+            await third.lock_item(second)
+            task = asyncio.ensure_future(_outcome(call(self._storage)))
+            await asyncio.sleep(2 * DEADLOCK_TIMEOUT)
+            crossing = asyncio.ensure_future(other.lock_item(first))
+            await asyncio.sleep(2 * DEADLOCK_TIMEOUT)
+            third.rollback()
+            await crossing
+            other.rollback()
+            return await task
+
+        return self._loop.run(run())
+
     def move(self, code: UUID, seconds: float) -> None:
         """As `Real.move`."""
         transaction = Transaction(self.database)
@@ -170,7 +222,8 @@ class Model:
         for item in list(self.database.items.values()):
             if item.code == code and item.state == "held":
                 assert item.held_until is not None
-                transaction._write(item._replace(held_until=item.held_until + seconds))
+                item = transaction._write(item._replace(held_until=item.held_until + seconds))
+                transaction.note(item.sale_id, 0, [item])
                 row = self.database.checkouts[code]
                 transaction.written.checkouts[code] = row._replace(
                     created_at=row.created_at + seconds, expires_at=row.expires_at + seconds
@@ -190,11 +243,17 @@ class Model:
                 for id_, item in sorted(database.items.items())
             ],
             [
-                (*row[:4], row.state, row.batch, row.purchased_at and row.purchased_at == row.created_at)
+                (*row[:4], row.state, row.purchased_at and row.purchased_at == row.created_at)
                 for _, row in sorted(database.checkouts.items())
             ],
             [(*key, taken) for key, taken in sorted(database.allowances.items()) if taken],
             [(*id_, *used) for id_, used in sorted(database.keys.items())],
+            [
+                (sale_id, batch, list(item_ids))
+                for (sale_id, xid, batch), item_ids in sorted(
+                    database.committed.changes.items(), key=lambda change: (change[0][1], change[0])
+                )
+            ],
         )
 
 

@@ -53,24 +53,29 @@ async def _started(transaction: Transaction, parameters: None) -> Rows:
     return [(sale_id,) for sale_id in await transaction.started()]
 
 
+async def _not_closed(transaction: Transaction, parameters: list[list[int]]) -> Rows:
+    return [(sale_id,) for sale_id in await transaction.not_closed(parameters[0])]
+
+
 async def _counts(transaction: Transaction, parameters: list[list[int]]) -> Rows:
     found = [await transaction.counts(sale_id) for sale_id in parameters[0]]
     return [counts for counts in found if counts is not None]
 
 
 async def _load(transaction: Transaction, parameters: dict[str, int]) -> Rows:
-    return _marked(transaction, *await transaction.load(parameters["sale"]))
+    sale_id, first, most = (parameters[name] for name in ("sale", "first", "most"))
+    return _marked(transaction, *await transaction.load(sale_id, first, most))
 
 
-async def _changes(transaction: Transaction, parameters: dict[str, int]) -> Rows:
-    return _marked(transaction, *await transaction.changes(parameters["sale"], parameters["since"]))
+async def _changes(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
+    sale_id, since, known, ids = (parameters[name] for name in ("sale", "since", "known", "ids"))
+    return _marked(transaction, *await transaction.changes(sale_id, since, known, ids))
 
 
-async def _receipt(transaction: Transaction, parameters: list[list[UUID]]) -> Rows:
-    return [
-        (*_in_datetimes(row), transaction.has_passed(row), None)
-        for row in await transaction.receipts(parameters[0])
-    ]
+async def _receipt(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
+    wanted = list(zip(parameters["sales"], parameters["codes"], strict=True))
+    found = await transaction.receipts(wanted)
+    return [(*_in_datetimes(row), transaction.has_passed(row), None) for row in found]
 
 
 async def _over_limit(transaction: Transaction, parameters: tuple[list[int], int, int]) -> Rows:
@@ -79,14 +84,14 @@ async def _over_limit(transaction: Transaction, parameters: tuple[list[int], int
 
 
 async def _hold(transaction: Transaction, parameters: list[Any]) -> Rows:
-    ids, versions, users, codes, _, ttl, _, sale_id, _, *named = parameters
+    ids, versions, users, codes, _, ttl, _, _, sale_id, _, _, batch, *named = parameters
     assert isinstance(ttl, timedelta)
     keys = {}
     if named:
         _, coded, texts, items = named
         keys = {code: Key(text, item) for code, text, item in zip(coded, texts, items, strict=True)}
     wishes = [Wish(*wish, keys.get(wish[-1])) for wish in zip(ids, versions, users, codes, strict=True)]
-    return [item.columns for item in await transaction.hold(sale_id, ttl.total_seconds(), wishes)]
+    return [item.columns for item in await transaction.hold(sale_id, ttl.total_seconds(), wishes, batch)]
 
 
 async def _keyed(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
@@ -95,20 +100,32 @@ async def _keyed(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
 
 
 async def _purchase(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
-    sold = await transaction.purchase(_pairs(parameters), parameters["batch"])
+    sold = await transaction.purchase(parameters["sale"], _pairs(parameters), parameters["batch"])
     return [_with_code(item) for item in sold]
 
 
+async def _mark(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
+    await transaction.mark(parameters["sale"], _pairs(parameters))
+    return []
+
+
 async def _release(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
-    return [_freed(item) for item in await transaction.release(_pairs(parameters))]
+    freed = await transaction.release(parameters["sale"], _pairs(parameters), parameters["batch"])
+    return [_freed(item) for item in freed]
 
 
 async def _sweep(transaction: Transaction, parameters: dict[str, int]) -> Rows:
-    return [_freed(item) for item in await transaction.sweep(parameters["sale"])]
+    return [_freed(item) for item in await transaction.sweep(parameters["sale"], parameters["batch"])]
+
+
+async def _sweep_known(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
+    freed = await transaction.sweep_known(parameters["sale"], parameters["ids"], parameters["batch"])
+    return [_freed(item) for item in freed]
 
 
 async def _try_expire(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
-    return [_freed(item) for item in await transaction.try_expire(_pairs(parameters))]
+    freed = await transaction.try_expire(parameters["sale"], _pairs(parameters), parameters["batch"])
+    return [_freed(item) for item in freed]
 
 
 async def _try_lock(transaction: Transaction, parameters: list[int]) -> Rows:
@@ -116,7 +133,7 @@ async def _try_lock(transaction: Transaction, parameters: list[int]) -> Rows:
 
 
 async def _what_is_held(transaction: Transaction, parameters: dict[str, Any]) -> Rows:
-    found = await transaction.by_code(parameters["ids"], parameters["codes"])
+    found = await transaction.by_code(parameters["sale"], parameters["ids"], parameters["codes"])
     return [(*item.columns, None) for item in found]
 
 
@@ -132,18 +149,21 @@ def _statements() -> dict[str, Statement]:
         statements.UNCERTIFIED: _uncertified,
         statements.LIVE_SALES: _live,
         statements.STARTED: _started,
+        statements.NOT_CLOSED: _not_closed,
         statements.COUNTS: _counts,
         statements.LOAD: _load,
         statements.CHANGES: _changes,
         statements.RECEIPT: _receipt,
         statements.KEYED: _keyed,
         statements.OVER_LIMIT: _over_limit,
-        # How long a hold lasts is a parameter, no part of the text.
-        statements.hold(1)[1]: _hold,
-        statements.hold(1, keyed=True)[1]: _hold,
+        # The sale, and how long a hold lasts, are parameters, no part of the text.
+        statements.hold(1, 1)[1]: _hold,
+        statements.hold(1, 1, keyed=True)[1]: _hold,
         statements.PURCHASE: _purchase,
+        statements.MARK: _mark,
         statements.RELEASE: _release,
         statements.SWEEP: _sweep,
+        statements.SWEEP_KNOWN: _sweep_known,
         statements.TRY_EXPIRE: _try_expire,
         statements.HELD: _what_is_held,
         statements.BOUGHT: _what_is_bought,
@@ -168,11 +188,11 @@ def _marked(transaction: Transaction, watermark: int, items: list[Item]) -> Rows
 
 
 def _with_code(item: Item) -> tuple[Any, ...]:
-    return item.code, item.sale_id, *item.columns
+    return item.code, *item.columns
 
 
 def _freed(before: Item) -> tuple[Any, ...]:
-    return before.code, before.sale_id, before.item_id, before.version + 1
+    return before.code, before.item_id, before.version + 1
 
 
 def _in_datetimes(row: Checkout) -> tuple[Any, ...]:

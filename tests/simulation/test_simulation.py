@@ -9,14 +9,15 @@ from random import Random, SystemRandom
 
 import pytest
 
-from tests.simulation.broken import FAULTS, FAULTS_AFTER_FAILOVERS, FAULTS_AFTER_LOSSES
+from tests.simulation.broken import FAULTS
+from tests.simulation.broken_connections import FAULTS_AFTER_FAILOVERS, FAULTS_AFTER_LOSSES
 from tests.simulation.calls import REASONS
 from tests.simulation.scenario import Scenario
 from tests.simulation.simulation import Failure, simulate
 
 SEEDS = range(120)
 FRESH = 100
-FAULTY = 500
+FAULTY = 1_500
 """In so many seeds a fault is looked for: most are found in the first few."""
 
 
@@ -26,6 +27,7 @@ def test_nothing_goes_wrong_and_everything_happens() -> None:
         outcomes += simulate(seed).outcomes
     expected = {f"{call} {outcome}" for call, reasons in REASONS.items() for outcome in ("ok", *reasons)}
     rare = {
+        "checkout draining",
         "checkout no_sale",
         "release overloaded",
         "release draining",

@@ -35,7 +35,12 @@ def age(sql: Sql, *codes: UUID) -> None:
                UPDATE sales_saleitem SET held_until = held_until - interval '1 hour',
                                          purchased_at = purchased_at - interval '1 hour',
                                          version = version + 1
-               WHERE code = ANY(%s))
+               WHERE code = ANY(%s) RETURNING sale_id, item_id
+           ), noted AS (
+               INSERT INTO sales_change (sale_id, xid, batch, item_ids)
+               SELECT sale_id, pg_current_xact_id()::text::bigint, 0, array_agg(item_id)
+               FROM item GROUP BY sale_id
+           )
            UPDATE sales_checkout SET created_at = created_at - interval '1 hour',
                                      expires_at = expires_at - interval '1 hour',
                                      purchased_at = purchased_at - interval '1 hour'

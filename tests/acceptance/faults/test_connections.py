@@ -75,7 +75,7 @@ async def _loses_a_release_and_its_receipt(client: Shopper, proxy: Proxy) -> boo
         pass
     proxy.cuts.append(Cut(Direction.ANSWER, statement=b"'released'"))
     for _ in range(2):  # it looks twice
-        proxy.cuts.append(Cut(Direction.ANSWER, statement=b"FROM sales_checkout WHERE code"))
+        proxy.cuts.append(Cut(Direction.ANSWER, statement=b"AS wanted (sale_id, code)"))
     released = await client.ask(Call.RELEASE, code=held.code)
     assert released.outcome in ("204", "503 outcome_unknown")
     return not proxy.cuts

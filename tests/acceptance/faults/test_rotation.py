@@ -25,7 +25,7 @@ async def test_short_hours_at_peak(make_service: MakeService, judged: Judged, fu
         await run.load.until(over, 60 + hours * period)
     assert run.failures == set()
     assert not any(operation.reason == "no_sale" for operation in run.load.operations)
-    sold = service.sql("SELECT count(DISTINCT sale_id) FROM sales_checkout WHERE state = 'purchased'")
+    sold = service.sql("SELECT count(DISTINCT sale_id) FROM sales_saleitem WHERE state = 'sold'")
     assert sold[0][0] >= hours
     assert await asyncio.to_thread(service.stop) == 0
     assert "Traceback" not in service.output

@@ -7,7 +7,7 @@ thing is sold it never says before it is.
 
 from collections.abc import Callable, Iterator
 
-from sales.inventory import max_unused
+from sales.limits import max_unused
 from tests.acceptance.history.evidence import Evidence, Violation
 from tests.acceptance.history.operations import Call, Operation
 from tests.acceptance.history.rows import Checkout, Sale

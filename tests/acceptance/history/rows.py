@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.rows import class_row
 
+from tests.support import outcomes
+
 R = TypeVar("R")
 
 CLOCK_SLACK = 0.1
@@ -133,12 +135,12 @@ ITEMS = """
     FROM sales_saleitem WHERE version <> 0 OR state <> 'available'
 """
 
-CHECKOUTS = """
+CHECKOUTS = f"""
     SELECT code::text, sale_id, item_id, user_id, state,
            extract(epoch FROM created_at)::float8 AS created_at,
            extract(epoch FROM expires_at)::float8 AS expires_at,
            extract(epoch FROM purchased_at)::float8 AS purchased_at
-    FROM sales_checkout ORDER BY created_at
+    FROM {outcomes.CHECKOUTS} ORDER BY created_at
 """
 
 ALLOWANCES = "SELECT sale_id, user_id, taken, user_limit FROM sales_allowance"
@@ -164,7 +166,7 @@ def read(database_url: str) -> tuple[Rows, Clock]:
 def has_unswept(database_url: str) -> bool:
     """Whether there is a hold that is over and was not given back yet."""
     with psycopg.connect(database_url, autocommit=True) as connection:
-        found = "SELECT EXISTS (SELECT FROM sales_checkout WHERE state = 'held' AND expires_at < now())"
+        found = "SELECT EXISTS (SELECT FROM sales_saleitem WHERE state = 'held' AND held_until < now())"
         return connection.execute(found).fetchone() == (True,)
 
 

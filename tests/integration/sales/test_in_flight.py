@@ -38,7 +38,7 @@ async def buy_without_commit(buyer: Buyer, code: UUID) -> int:
     """Buy what a code holds; how many items were sold."""
     place = place_of(code)
     assert place is not None
-    parameters = {"ids": [SaleItem.id_of(*place)], "codes": [code], "batch": 1}
+    parameters = {"sale": place[0], "ids": [SaleItem.id_of(*place)], "codes": [code], "batch": 1}
     return (await buyer.execute(statements.PURCHASE, parameters)).rowcount
 
 

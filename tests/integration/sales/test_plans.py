@@ -126,9 +126,9 @@ async def test_a_start_a_tick_and_a_sweep_cost_the_same_after_ten_thousand_sales
         "the sales of a worker": (statements.LIVE_SALES, None),
         "those to be swept at the start": (statements.STARTED, None),
         "those without a certificate": (statements.UNCERTIFIED, None),
-        "the items of a sale": (statements.LOAD, {"sale": sale.pk}),
-        "its changes": (statements.CHANGES, {"sale": sale.pk, "since": 3}),
-        "its sweep": (statements.SWEEP, {"sale": sale.pk}),
+        "the items of a sale": (statements.LOAD, {"sale": sale.pk, "first": 0, "most": 9_999}),
+        "its changes": (statements.CHANGES, {"sale": sale.pk, "since": 3, "known": [], "ids": []}),
+        "its sweep": (statements.SWEEP, {"sale": sale.pk, "batch": 1}),
         "a sale that is over": (statements.COUNTS, [[1001]]),
     }
     worker = await open_worker()

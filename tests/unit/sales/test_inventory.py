@@ -5,6 +5,7 @@ import random
 import pytest
 
 from batching import Undecided
+from sales import limits
 from sales.inventory import (
     AVAILABLE,
     EXPIRY_MARGIN,
@@ -17,7 +18,6 @@ from sales.inventory import (
     RequestKey,
     SaleEnded,
     SaleFacts,
-    max_unused,
 )
 from sales.refusals import (
     ALL_HELD,
@@ -125,7 +125,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(
 
 def test_who_lets_hold_after_hold_go_gets_no_more_of_them() -> None:
     inventory = Inventory(facts(items=3, user_limit=1), [])
-    most = max_unused(1)
+    most = limits.max_unused(1)
     for number in range(most):
         assert inventory.refusal(1, 0, NOW) is None
         inventory.learn([held(0, 2 * number + 1), free(0, 2 * number + 2)])

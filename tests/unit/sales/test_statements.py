@@ -1,6 +1,7 @@
 """All SQL stands in `sales.statements`, and no two locks share a name."""
 
 import ast
+import gc
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,11 @@ SQL = re.compile(
 
 def strings(source: str) -> Iterator[str]:
     """The text of all literals, with a gap for what an f-string puts in; docstrings are comments."""
-    tree = ast.parse(source)
+    gc.disable()  # a collection in between makes CPython 3.11 lose count of its depth (gh-106905)
+    try:
+        tree = ast.parse(source)
+    finally:
+        gc.enable()
     comments = {
         id(node.value)
         for node in ast.walk(tree)

@@ -45,7 +45,8 @@ class Shop:
     | state | sold    | sold    | held    | sold | expired     | available |
     | user  | 7       | 7       | 7       | 8    | 8           |           |
 
-    Item 5 was released and item 6 has expired and was swept, both of user 9.
+    Item 5 was released and item 6 has expired and was swept, both of user 9. The checkouts of items 0 and 1
+    are marked as purchased; that of item 3 is not yet.
     """
 
     def __init__(self, sale: Sale, sql: Sql, codes: dict[int, UUID]) -> None:
@@ -81,8 +82,9 @@ async def populate(sale: Sale, sql: Sql) -> dict[int, UUID]:
             *(services.purchase(worker, code=codes[item]) for item in (0, 1, 3)),
             services.release(worker, code=codes[5]),
         )
+        await worker.storage.mark(sale.pk, [codes[0], codes[1]])
         await asyncio.to_thread(age, sql, codes[6])
-        assert await worker.storage.sweep(sale.pk)
+        assert (await worker.storage.sweep(sale.pk, [6])).codes == {codes[6]}
         await asyncio.to_thread(age, sql, codes[4])
     return codes
 

@@ -10,6 +10,7 @@ from tests.integration.sales.certificate.shops import (
     EVERY_ITEM,
     HELD_BY_CHECKOUT,
     HOLD_OF_ITEM,
+    IN_TIME,
     PURCHASE_OF_ITEM,
     PURCHASED_ONCE,
     SOLD_BY_CHECKOUT,
@@ -71,7 +72,7 @@ def test_a_sale_without_any_item_is_found(sale: Sale, sql: Sql) -> None:
 
 
 def test_an_item_that_exists_twice_in_the_place_of_another_is_found(shop: Shop) -> None:
-    with without("item_once_per_sale", "item_has_its_own_id"):
+    with without("item_has_its_own_id"):
         shop.damage("UPDATE sales_saleitem SET item_id = 8 WHERE item_id = 7")
         assert set(shop.broken()) == {EVERY_ITEM}
 
@@ -86,16 +87,15 @@ def test_an_item_that_is_neither_sold_nor_held_nor_available_is_found(shop: Shop
 
 
 def test_an_item_that_was_sold_twice_is_found(shop: Shop) -> None:
-    with without("item_purchased_once"):
-        shop.damage(
-            CHECKOUT
-            + """SELECT %(code)s, sale_id, item_id, 99, created_at, expires_at, state, purchased_at
-                 FROM sales_checkout WHERE code = %(c0)s"""
-        )
-        assert shop.broken() == {
-            PURCHASED_ONCE: ["item 0 was purchased 2 times"],
-            PURCHASE_OF_ITEM: [f"checkout {CODE} of item 0 is purchased"],
-        }
+    shop.damage(
+        CHECKOUT
+        + """SELECT %(code)s, sale_id, item_id, 99, created_at, expires_at, 'purchased', created_at
+             FROM sales_checkout WHERE code = %(c0)s"""
+    )
+    assert shop.broken() == {
+        PURCHASED_ONCE: ["item 0 was purchased 2 times"],
+        PURCHASE_OF_ITEM: [f"checkout {CODE} of item 0 is purchased"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -123,12 +123,44 @@ def test_a_sold_item_without_its_purchase_is_found(shop: Shop, statement: str) -
     assert shop.broken() == {SOLD_BY_CHECKOUT: [f"item 0 is sold to user 7 by {shop.codes[0]}"]}
 
 
-def test_a_sold_item_whose_checkout_is_still_held_is_found(shop: Shop) -> None:
+def test_a_sold_item_whose_checkout_is_not_marked_is_no_damage(shop: Shop) -> None:
     shop.damage("UPDATE sales_checkout SET state = 'held', purchased_at = NULL WHERE code = %(c0)s")
-    assert shop.broken() == {
-        SOLD_BY_CHECKOUT: [f"item 0 is sold to user 7 by {shop.codes[0]}"],
-        HOLD_OF_ITEM: [f"checkout {shop.codes[0]} of item 0 is held"],
-    }
+    assert shop.broken() == {}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param("UPDATE sales_checkout SET item_id = 9 WHERE code = %(c3)s", id="another-item"),
+        pytest.param("UPDATE sales_saleitem SET code = %(code)s WHERE item_id = 3", id="another-code"),
+    ],
+)
+def test_a_checkout_that_is_not_marked_and_by_which_nothing_is_sold_is_found(
+    shop: Shop, statement: str
+) -> None:
+    shop.damage(statement)
+    assert set(shop.broken()) == {SOLD_BY_CHECKOUT, HOLD_OF_ITEM}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param("DELETE FROM sales_checkout WHERE code = %(c3)s", id="no-checkout"),
+        pytest.param("UPDATE sales_checkout SET user_id = 99 WHERE code = %(c3)s", id="another-user"),
+        pytest.param(
+            "UPDATE sales_checkout SET state = 'released' WHERE code = %(c3)s", id="checkout-was-released"
+        ),
+    ],
+)
+def test_a_sold_item_without_its_checkout_is_found_before_that_is_marked(shop: Shop, statement: str) -> None:
+    shop.damage(statement)
+    assert shop.broken() == {SOLD_BY_CHECKOUT: [f"item 3 is sold to user 8 by {shop.codes[3]}"]}
+
+
+def test_a_purchase_before_it_is_marked_is_in_the_time_of_its_hold(shop: Shop) -> None:
+    with without("item_columns_fit_state"):
+        shop.damage("UPDATE sales_saleitem SET purchased_at = held_until WHERE item_id = 3")
+        assert set(shop.broken()) == {IN_TIME}
 
 
 def test_a_sold_item_whose_checkout_is_not_purchased_is_found_whatever_its_times_say(shop: Shop) -> None:

@@ -24,6 +24,7 @@ from tests.integration.sales.certificate.shops import (
     Shop,
 )
 from tests.support.database import Sql
+from tests.support.outcomes import CHECKOUTS
 from tests.support.shopping import MakeSale, OpenWorker, age
 from tests.support.waiting import DEADLINE
 
@@ -39,7 +40,7 @@ def test_a_healthy_sale_in_every_state_is_certified(shop: Shop) -> None:
     assert certificate.sale == shop.sale
     assert (certificate.sold, certificate.held, certificate.expired, certificate.available) == (3, 1, 1, 5)
     assert certificate.users == 2
-    states = shop.sql("SELECT state, count(*) FROM sales_checkout GROUP BY state ORDER BY state")
+    states = shop.sql(f"SELECT state, count(*) FROM {CHECKOUTS} GROUP BY state ORDER BY state")
     assert states == [("expired", 1), ("held", 2), ("purchased", 3), ("released", 1)]
 
 

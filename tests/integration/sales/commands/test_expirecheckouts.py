@@ -10,6 +10,7 @@ from sales.connections import connection_info
 from sales.models import Sale
 from tests.integration.sales.commands.running import hold, refused, rows, said
 from tests.support.database import Sql
+from tests.support.outcomes import CHECKOUTS
 from tests.support.shopping import MakeSale, age
 
 # Only the tables of sales are emptied after each test.
@@ -43,7 +44,7 @@ def test_expirecheckouts_frees_items_and_gives_allowances_back(sale: Sale, sql: 
         (5, "held", 9),
     ]
     assert sql("SELECT user_id, taken FROM sales_allowance ORDER BY 1") == [(7, 1), (8, 1), (9, 1)]
-    assert dict(sql("SELECT code, state FROM sales_checkout")) == {
+    assert dict(sql(f"SELECT code, state FROM {CHECKOUTS}")) == {
         codes[0]: "expired",
         codes[1]: "expired",
         codes[2]: "purchased",

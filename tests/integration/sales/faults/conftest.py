@@ -17,6 +17,7 @@ from sales.models import Sale
 from sales.runtime import Runtime
 from tests.integration.sales.faults.cuts import Stored, connected
 from tests.support.database import Sql, django_url
+from tests.support.outcomes import CHECKOUTS
 from tests.support.proxy import Proxy
 from tests.support.waiting import DEADLINE, eventually, wait_for
 
@@ -47,7 +48,7 @@ async def worker(
 @pytest.fixture
 def stored(sql: Sql) -> Stored:
     """What the database has, asked past the proxy."""
-    return lambda: asyncio.to_thread(sql, "SELECT code, state FROM sales_checkout")
+    return lambda: asyncio.to_thread(sql, f"SELECT code, state FROM {CHECKOUTS}")
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ async def test_a_lost_look_at_receipts_takes_no_purchase_back(
     """The batch is committed; why one code of it was refused can no longer be asked."""
     old = await buy(worker, 1, 5)
     new = await services.checkout(worker, user_id=1, item_id=6)
-    look = b"FROM sales_checkout WHERE code"
+    look = b"AS wanted (sale_id, code)"
     await connected(worker)
     proxy.cuts.append(replace(REQUEST, statement=look, lockout=True))
     calls = (services.purchase(worker, code=code) for code in (old, new))

@@ -121,7 +121,7 @@ async def test_a_read_whose_idle_connection_broke_is_asked_again(
         lambda: worker.counts(worker.current().sale.id),
         lambda: worker.certificate(worker.current().sale.id),
         lambda: worker.storage.load(worker.current().sale.id),
-        lambda: worker.storage.try_sweep(worker.current().sale.id),
+        lambda: worker.storage.try_sweep(worker.current().sale.id, [5]),
         lambda: worker.storage.sweep_all(),
         lambda: worker.storage.uncertified(),
         lambda: worker.housekeeping.do_round(),

@@ -57,7 +57,7 @@ async def test_nothing_is_learnt_of_a_server_that_a_sale_was_not_loaded_from(wor
     sale_id = worker.current().sale.id
     server = worker.memory._marks[sale_id].server
     row = ItemRow(5, 1, HELD, 1, worker.memory.clock.now() + 60)
-    worker.memory.learn(Changed(server + 1, set(), [(sale_id, row)]))
+    worker.memory.learn(Changed(server + 1, sale_id, 1, set(), [row]))
     assert worker.current().held == 0
-    worker.memory.learn(Changed(server, set(), [(sale_id, row)]))
+    worker.memory.learn(Changed(server, sale_id, 2, set(), [row]))
     assert worker.current().held == 1

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from django.db import connection
 
 from sales.codes import MAX_ITEMS
 from sales.models import Sale, SaleItem
@@ -97,13 +96,15 @@ def test_an_item_with_a_wrong_id_is_refused(sale: Sale, item_id: int, key: int, 
     assert refused(lambda: insert(row)) == constraint
 
 
-def test_an_item_number_is_refused_twice_even_under_another_id(sale: Sale) -> None:
-    """The primary key refuses it first; this is the constraint behind it."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        cursor.execute("ALTER TABLE sales_saleitem DROP CONSTRAINT item_has_its_own_id")
-    row = SaleItem(id=SaleItem.id_of(sale.pk, 5), sale=sale, item_id=2)
-    assert refused(lambda: insert(row)) == "item_once_per_sale"
+def test_an_item_number_exists_once_in_a_sale(sale: Sale) -> None:
+    """Under its own id the primary key refuses it, under any other the check of ids."""
+    again = SaleItem(id=SaleItem.id_of(sale.pk, 2), sale=sale, item_id=2)
+    assert refused(lambda: insert(again)) == "sales_saleitem_pkey"
+    other = SaleItem(id=SaleItem.id_of(sale.pk, 5), sale=sale, item_id=2)
+    assert refused(lambda: insert(other)) == "item_has_its_own_id"
+    item = SaleItem.objects.filter(sale=sale, item_id=3)
+    assert refused(lambda: item.update(item_id=2)) == "item_has_its_own_id"
+    assert refused(lambda: item.update(item_id=2, id=again.id)) == "sales_saleitem_pkey"
 
 
 @pytest.mark.parametrize("item_id", [5, MAX_ITEMS - 1])

@@ -11,6 +11,7 @@ import pytest
 from sales.models import Sale
 from sales.runtime import Runtime
 from tests.support.lanes import LANES, Lane, connected
+from tests.support.outcomes import CHECKOUTS
 
 Connect = Callable[[], AbstractAsyncContextManager[Lane]]
 
@@ -35,8 +36,8 @@ def rows(sql: Callable[..., Any], sale: Sale) -> Callable[[], Any]:
     async def look() -> tuple[int, ...]:
         found = await asyncio.to_thread(
             sql,
-            "SELECT (SELECT count(*) FROM sales_checkout WHERE state = 'held'),"
-            " (SELECT count(*) FROM sales_checkout WHERE state = 'purchased'),"
+            f"SELECT (SELECT count(*) FROM {CHECKOUTS} WHERE state = 'held'),"
+            f" (SELECT count(*) FROM {CHECKOUTS} WHERE state = 'purchased'),"
             " (SELECT count(*) FROM sales_idempotencykey),"
             " (SELECT count(*) FROM sales_saleitem WHERE code IS NULL)",
         )
